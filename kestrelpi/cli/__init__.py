@@ -1,0 +1,88 @@
+"""The command line: one module a noun, imported only when its noun is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from kestrelpi import __version__
+from kestrelpi.cli.context import Context
+from kestrelpi.errors import ExitStatus, UserError
+from kestrelpi.paths import Paths
+
+NOUNS = {
+    "images": "Build, list, compare and roll back images.",
+    "nodes": "Register, list, change and reach nodes.",
+    "groups": "List groups of nodes.",
+    "reconfigure": "Bring the frontend and the images to the configuration.",
+    "serve": "Run the boot services in the foreground.",
+    "status": "What runs, and what each node is doing.",
+    "lab": "Emulated Pis that boot from the real services.",
+}
+
+
+class Nouns(click.Group):
+    """Imports `kestrelpi.cli.NOUN` when NOUN is used, so that no command pays for another's imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NOUNS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in NOUNS:
+            return None
+        module = importlib.import_module(f"kestrelpi.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(NOUNS.items()))
+
+
+@click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default=Path("/"),
+    metavar="DIR",
+    help="The root that every path hangs below.",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="The configuration; default DIR/etc/kestrelpi/kestrelpi.yaml.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.version_option(__version__, prog_name="kestrelpi")
+@click.pass_context
+def cli(ctx: click.Context, root: Path, config_path: Path | None, as_json: bool, verbose: bool) -> None:
+    """Turn diskless Raspberry Pis into an HPC cluster."""
+    paths = Paths(root.resolve())
+    ctx.obj = Context(paths, config_path or paths.config, as_json, verbose)
+
+
+def main() -> None:
+    """The program: the one place where a user's mistake becomes a message and an exit status."""
+    try:
+        cli.main(prog_name="kestrelpi", standalone_mode=False)
+    except UserError as error:
+        click.echo(f"kestrelpi: {error}", err=True)
+        sys.exit(error.status)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitStatus.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("kestrelpi: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,42 @@
+"""What every command gets: the paths, the configuration, and how to print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kestrelpi import config
+from kestrelpi.paths import Paths
+
+
+@dataclass
+class Context:
+    """The global options."""
+
+    paths: Paths
+    config_path: Path
+    json: bool
+    verbose: bool
+
+    @cached_property
+    def config(self) -> config.Config:
+        """Read when a command first asks, so that `--help` and `lab down` work with a broken file."""
+        return config.load(self.config_path)
+
+    def say(self, text: str) -> None:
+        """A message: on standard error, so that --json's document stays alone on standard output."""
+        click.echo(text, err=True)
+
+    def document(self, value: Any) -> None:
+        """Print the one JSON document of `--json`."""
+        json.dump(value, sys.stdout, indent=2, default=str)
+        sys.stdout.write("\n")
+
+
+pass_context = click.make_pass_decorator(Context)

@@ -1,0 +1,152 @@
+"""The configuration as typed, frozen data. docs/reference/configuration.md is written from this file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Literal
+
+from kestrelpi.config.values import AddressRange, Duration
+
+
+@dataclass(frozen=True)
+class Network:
+    """The nodes' network, seen from the frontend."""
+
+    interface: str = ""
+    """The frontend's interface to the nodes; empty: the one that has `address`."""
+    address: IPv4Interface = IPv4Interface("10.77.0.1/24")
+    """The frontend's address on it, with the prefix length."""
+    pool: AddressRange | None = None
+    """Addresses for Pis that are not registered; default: the upper half of the network."""
+    nodes: AddressRange | None = None
+    """Addresses that registering hands out; default: the lower half, from the 11th address on."""
+    gateway: IPv4Address | None = None
+    """The nodes' default gateway; default: the frontend."""
+    domain: str = "cluster.internal"
+    nameservers: tuple[IPv4Address, ...] = ()
+    """Where our DNS forwards other names; default: the frontend's own resolvers."""
+
+
+@dataclass(frozen=True)
+class Dhcp:
+    backend: Literal["builtin", "none"] = "builtin"
+    port: int = 67
+    lease: Duration = Duration(12 * 3600)
+    unregistered: Literal["wait", "address", "ignore"] = "wait"
+    """A Pi that isn't registered boots to the waiting initramfs, gets only an address, or nothing."""
+    strangers: Literal["address", "ignore"] = "ignore"
+    """Devices that are not Raspberry Pis get only an address, or nothing; never a boot file."""
+    rom_delay: Duration = Duration(2)
+    """Delay of the offer to a Pi 3B's ROM, which locks up on a quick answer."""
+    extra_ouis: tuple[str, ...] = ()
+    """More MAC prefixes that count as Raspberry Pis, such as `02:00:00`."""
+
+
+@dataclass(frozen=True)
+class Tftp:
+    port: int = 69
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Dns:
+    enabled: bool = True
+    port: int = 53
+
+
+@dataclass(frozen=True)
+class Http:
+    port: int = 8067
+
+
+@dataclass(frozen=True)
+class Nfs:
+    backend: Literal["auto", "kernel", "ganesha", "none"] = "auto"
+    """auto: the kernel's nfsd where there is one, else nfs-ganesha; none: somebody else exports it."""
+    version: Literal["4.2", "4.1", "4.0", "3"] = "4.2"
+    port: int = 2049
+
+
+@dataclass(frozen=True)
+class Services:
+    """What `kestrelpi serve` runs."""
+
+    listen: IPv4Address | None = None
+    """The address to listen on; default: network.address."""
+    dhcp: Dhcp = field(default_factory=Dhcp)
+    tftp: Tftp = field(default_factory=Tftp)
+    dns: Dns = field(default_factory=Dns)
+    http: Http = field(default_factory=Http)
+    nfs: Nfs = field(default_factory=Nfs)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One root system."""
+
+    suite: Literal["bookworm", "trixie"] | None = None
+    """Debian release; default: the frontend's own."""
+    modules: tuple[str, ...] = ("openmp",)
+    packages: tuple[str, ...] = ()
+    """More Debian packages."""
+    timezone: str = "Etc/UTC"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that share an image and options."""
+
+    prefix: str = ""
+    """Names are prefix1, prefix2, …; default: the group's name."""
+    image: str = "default"
+    cmdline: str = ""
+    """More kernel options."""
+    config_txt: tuple[str, ...] = ()
+    """More lines of config.txt."""
+
+
+@dataclass(frozen=True)
+class Build:
+    mirror: str = ""
+    """Debian mirror; default: the one that the frontend's own apt uses."""
+    cache: Path | None = None
+    """Package archives shared between images; default: /var/lib/kestrelpi/cache."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """kestrelpi.yaml."""
+
+    cluster: str = "kestrelpi"
+    network: Network = field(default_factory=Network)
+    services: Services = field(default_factory=Services)
+    images: Mapping[str, Image] = field(default_factory=lambda: {"default": Image()})
+    groups: Mapping[str, Group] = field(default_factory=lambda: {"rpi": Group()})
+    build: Build = field(default_factory=Build)
+
+    @property
+    def listen(self) -> IPv4Address:
+        """The address that our services listen on and nodes talk to."""
+        return self.services.listen or self.network.address.ip
+
+    @property
+    def pool(self) -> AddressRange:
+        """Addresses for Pis that are not registered."""
+        network = self.network.address.network
+        middle = int(network.network_address) + network.num_addresses // 2
+        return self.network.pool or AddressRange(IPv4Address(middle), network.broadcast_address - 1)
+
+    @property
+    def node_addresses(self) -> AddressRange:
+        """Addresses that registering hands out."""
+        network = self.network.address.network
+        middle = int(network.network_address) + network.num_addresses // 2
+        first = min(network.network_address + 11, IPv4Address(middle - 1))
+        return self.network.nodes or AddressRange(first, IPv4Address(middle - 1))
+
+    def prefix(self, group: str) -> str:
+        """What the names of this group's nodes start with."""
+        return self.groups[group].prefix or group

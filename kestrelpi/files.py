@@ -1,0 +1,81 @@
+"""Files that are written whole or not at all, and locks that a crash can't leave behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kestrelpi.errors import UserError
+
+
+def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+    """Replace `path` by `content`: temporary file beside it, fsync, rename, fsync of the folder.
+
+    A reader sees the old file or the new one, never a part, even when the power fails in between.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fchmod(out.fileno(), mode)
+            os.fsync(out.fileno())
+        Path(name).rename(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def switch_link(link: Path, target: str) -> None:
+    """Point the symbolic link `link` at `target` with one rename, so that it always points somewhere."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.rename(link)
+    fsync_folder(link.parent)
+
+
+@contextmanager
+def locked(path: Path, what: str, wait: float = 10.0) -> Iterator[None]:
+    """Hold an exclusive flock on `path`; the kernel drops it when the process dies.
+
+    Waits up to `wait` seconds, then raises UserError naming the process that holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    holder = file.read().strip() or "another process"
+                    raise UserError(
+                        f"{what} is locked by {holder}",
+                        where=str(path),
+                        fix="wait for it to end, or end it, and try again",
+                    ) from None
+                time.sleep(0.05)
+        file.truncate(0)
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        yield
