@@ -1,0 +1,186 @@
+"""How far each boot of each Pi came, and when: one file of JSON lines a MAC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from kestrelpi.files import write_whole
+
+KEPT = 10
+"""Boots kept of each MAC."""
+PAUSE = 10.0
+"""A DISCOVER after so many seconds of silence begins a new boot."""
+DETAIL = 300
+"""Characters of a detail that are kept: it comes from the network."""
+FAILURES = 20
+"""Failures kept of one boot."""
+
+
+class Stage(StrEnum):
+    """How far a boot has come, in this order."""
+
+    DISCOVER = "discover"
+    OFFER = "offer"
+    REQUEST = "request"
+    FIRMWARE = "firmware"
+    """The first file."""
+    KERNEL = "kernel"
+    INITRAMFS = "initramfs"
+    WAITING = "waiting"
+    """In the initramfs, for somebody to register it."""
+    ROOT = "root"
+    OVERLAY = "overlay"
+    TIME = "time"
+    SERVICES = "services"
+    READY = "ready"
+    FAILED = "failed"
+
+    @property
+    def rank(self) -> int:
+        return RANKS[self]
+
+
+RANKS = {stage: rank for rank, stage in enumerate(Stage)}
+
+
+@dataclass
+class Boot:
+    """One boot: when it began, and the seconds from then to each stage that it reached."""
+
+    started: float
+    """Unix time."""
+    stages: dict[Stage, float] = field(default_factory=dict)
+    """Seconds since `started`, in the order in which they were recorded."""
+    details: dict[Stage, str] = field(default_factory=dict)
+    """The last detail of a stage that had one."""
+    last: float = 0.0
+    """Unix time of the last record."""
+    failures: int = 0
+
+    @property
+    def current(self) -> Stage:
+        """The stage that was reached last."""
+        return next(reversed(self.stages), Stage.DISCOVER)
+
+    def add(self, stage: Stage, at: float, detail: str) -> None:
+        if stage is Stage.FAILED:
+            self.failures += 1
+            self.stages.pop(stage, None)
+        self.stages.setdefault(stage, max(0.0, round(at - self.started, 3)))
+        if detail:
+            self.details[stage] = detail
+        self.last = max(self.last, at)
+
+    def ended_by(self, stage: Stage, at: float) -> bool:
+        """Whether `stage`, reported at `at`, belongs to the next boot.
+
+        Firmware isn't fetched twice in one boot once the root or the waiting loop was reached: that holds even where
+        somebody else's DHCP server hides the DISCOVER from us.
+        """
+        reached = max((one.rank for one in self.stages), default=-1)
+        if stage is Stage.DISCOVER:
+            return at - self.last > PAUSE or reached >= Stage.KERNEL.rank
+        return stage is Stage.FIRMWARE and reached >= Stage.WAITING.rank
+
+
+def file_of(folder: Path, mac: str) -> Path:
+    """The file with the boots of `mac`."""
+    return folder / f"{mac.replace(':', '-')}.jsonl"
+
+
+def read(folder: Path, mac: str) -> list[Boot]:
+    """The last boots of `mac`, oldest first. A line cut off by a crash is passed over."""
+    try:
+        text = file_of(folder, mac).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    boots: dict[float, Boot] = {}
+    for started, stage, at, detail in _records(text):
+        boots.setdefault(started, Boot(started)).add(stage, at, detail)
+    return list(boots.values())[-KEPT:]
+
+
+def _records(text: str) -> Iterator[tuple[float, Stage, float, str]]:
+    for line in text.splitlines():
+        try:
+            one = json.loads(line)
+            yield float(one["boot"]), Stage(one["stage"]), float(one["at"]), str(one.get("detail", ""))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+
+
+def _line(boot: Boot, stage: Stage, at: float, detail: str) -> str:
+    record: dict[str, object] = {"boot": boot.started, "stage": stage.value, "at": round(at, 3)}
+    return json.dumps({**record, "detail": detail} if detail else record) + "\n"
+
+
+class BootLog:
+    """The daemon's side: appends a line when a stage is reached for the first time in a boot.
+
+    The DHCP server records the messages of a boot loader only (options 60 or 97): the DISCOVER of the initramfs and of
+    the running system belongs to the same boot.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._current: dict[str, Boot] = {}
+
+    def record(self, mac: str, stage: Stage | str, at: float, detail: str = "") -> None:
+        """`mac` reached `stage` at `at` (Unix time). A stage that the boot already has is passed over,
+        so that a loop that reports once a second writes one line; a failure with a new detail is kept.
+
+        Raises ValueError when `stage` is none.
+        """
+        stage = Stage(stage)
+        detail = "".join(one if one.isprintable() else " " for one in detail[:DETAIL])
+        boot = self._boot(mac)
+        if boot is None or boot.ended_by(stage, at):
+            boot = self._begin(mac, at)
+        elif stage in boot.stages and not self._news(boot, stage, detail):
+            boot.last = max(boot.last, at)
+            return
+        boot.add(stage, at, detail)
+        with file_of(self.folder, mac).open("a", encoding="utf-8") as out:
+            out.write(_line(boot, stage, at, detail))
+
+    def current(self, mac: str) -> Boot | None:
+        """The boot that `mac` is in, or was in last."""
+        return self._boot(mac)
+
+    def _news(self, boot: Boot, stage: Stage, detail: str) -> bool:
+        return stage is Stage.FAILED and boot.details.get(stage) != detail and boot.failures < FAILURES
+
+    def _boot(self, mac: str) -> Boot | None:
+        if mac not in self._current:
+            boots = read(self.folder, mac)
+            if boots:
+                self._current[mac] = boots[-1]
+        return self._current.get(mac)
+
+    def _begin(self, mac: str, at: float) -> Boot:
+        """A new boot; the file keeps the boots before it that came further than a DISCOVER."""
+        before = read(self.folder, mac)
+        keep = [boot for boot in before if set(boot.stages) != {Stage.DISCOVER}][-(KEPT - 1) :]
+        if len(keep) < len(before):
+            write_whole(file_of(self.folder, mac), "".join(_lines(keep)))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started = round(at, 3)
+        if keep and started <= keep[-1].started:  # the clock was set back: the key must still be a new one
+            started = round(keep[-1].started + 0.001, 3)
+        self._current[mac] = Boot(started, last=at)
+        return self._current[mac]
+
+
+def _lines(boots: list[Boot]) -> Iterator[str]:
+    for boot in boots:
+        for stage, seconds in boot.stages.items():
+            yield _line(boot, stage, boot.started + seconds, boot.details.get(stage, ""))
+
+
+def summary(boot: Boot) -> Mapping[str, float]:
+    """Stage names to seconds, for JSON."""
+    return {stage.value: seconds for stage, seconds in boot.stages.items()}
