@@ -1,0 +1,60 @@
+# Two commands do everything on a fresh Debian machine, as root: `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+DEMO_ROOT ?= /var/tmp/kestrelpi-demo
+NODES ?= 2
+MODEL ?= 4
+KEEP ?=
+SCRIPTS = scripts/prepare .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
+
+.PHONY: help prepare prepare-tests demo test unit integration boot lint format bench-build bench-boot-services bench-fibo clean
+
+help:  ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
+
+prepare:
+	@scripts/prepare
+
+prepare-tests:
+	@scripts/prepare --tests
+
+demo: prepare  ## Build an image, boot two emulated Pis from it, register them, compute (KEEP=1 leaves them up)
+	@.venv/bin/kestrelpi --root $(DEMO_ROOT) lab demo --nodes $(NODES) --model $(MODEL) $(if $(KEEP),--keep)
+
+test: prepare-tests lint  ## Every test: lint, unit, integration, boot
+	.venv/bin/pytest
+
+unit: prepare  ## Only the unit tests (seconds)
+	.venv/bin/pytest tests/unit -q
+
+integration: prepare-tests  ## Only the tests with real servers and clients
+	.venv/bin/pytest tests/integration
+
+boot: prepare-tests  ## Only the tests that boot emulated Pis
+	.venv/bin/pytest tests/boot
+
+lint: prepare-tests  ## ruff, mypy --strict, shellcheck
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	shellcheck -x $(SCRIPTS)
+	shellcheck -x -s dash overlays/initramfs/init overlays/initramfs/lib/kestrelpi/functions overlays/initramfs/lib/kestrelpi/udhcpc
+
+format: prepare  ## Format the code
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench-build: prepare  ## Cold build, one edited script, nothing changed
+	.venv/bin/python benches/build.py
+
+bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa
+	.venv/bin/python benches/boot_services.py
+
+bench-fibo: prepare  ## fibo against a parallel region in every call
+	.venv/bin/python benches/fibo.py
+
+clean:  ## Remove the demo's root and the virtual environment
+	@if [ -x .venv/bin/kestrelpi ]; then .venv/bin/kestrelpi --root $(DEMO_ROOT) lab down; fi
+	rm -rf .venv $(DEMO_ROOT)

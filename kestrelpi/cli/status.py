@@ -1,0 +1,29 @@
+"""`kestrelpi status`: what runs, and how far each node is."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from kestrelpi.cli.context import Context, pass_context
+from kestrelpi.services.control import status
+
+
+@click.command()
+@pass_context
+def command(ctx: Context) -> None:
+    """Show whether the services run, and each node's stage."""
+    answer = status(ctx.paths)
+    if ctx.json:
+        ctx.document(answer)
+        return
+    click.echo(
+        f"kestrelpi serve {answer['version']}: process {answer['pid']} on {answer['listen']}, "
+        f"NFS by {answer['nfs']}, up {time.time() - answer['started']:.0f} s"
+    )
+    for node in answer["nodes"]:
+        since = f"{time.time() - node['since']:.0f} s ago" if node["since"] else ""
+        click.echo(
+            f"  {node['name']:<12} {node['address']:<15} {node['stage'] or 'never seen':<10} {since} {node['detail']}"
+        )

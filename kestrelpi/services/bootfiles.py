@@ -1,0 +1,146 @@
+"""Which bytes a Pi gets for a path over TFTP: the node's generation, and config.txt and cmdline.txt made for it.
+
+A Pi asks for `<serial>/FILE`, `<mac-with-dashes>/FILE` or plain `FILE` (EEPROM's TFTP_PREFIX 0, 2; after a prefix that
+has no start4.elf it asks without one), and some firmware doubles the slash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from kestrelpi.config import Config, Group, load
+from kestrelpi.errors import UserError
+from kestrelpi.images.sources import overlay
+from kestrelpi.images.store import Generation
+from kestrelpi.nodes.node import Node
+from kestrelpi.paths import Paths
+from kestrelpi.services.directory import Directory, log
+from kestrelpi.services.nfs import mount_options
+from kestrelpi.services.tftp.source import BootFile, PathRefused, normalise
+from kestrelpi.templates import render
+
+SERIAL = re.compile(r"[0-9a-fA-F]{8}")
+MAC = re.compile(r"([0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}")
+CONFIG_TXT_LIMIT = 4096
+"""Bytes of config.txt that a Pi reads over the network (raspberrypi/firmware issue 1012)."""
+RENDERED = ("config.txt", "cmdline.txt")
+
+
+class BootFiles:
+    """Resolves a path for a client's address."""
+
+    def __init__(self, paths: Paths, config_path: Path) -> None:
+        self.paths = paths
+        self.config_path = config_path
+        self.directory = Directory(paths, load(config_path))
+
+    def reload(self) -> None:
+        """Take the registry and the configuration anew; the last good ones stay where they are nonsense."""
+        try:
+            config = load(self.config_path)
+        except UserError as error:
+            log.error("the configuration is not usable, the last good one stays in force: %s", error)
+            config = self.directory.config
+        self.directory.reload(config)
+
+    def find(self, path: str, client: str) -> BootFile | None:
+        """The file behind `path` for the Pi at `client`, or None; PathRefused for a path that leaves its tree."""
+        node, parts = self._whose(normalise(path).split("/"), IPv4Address(client))
+        if not parts:
+            return None
+        generation = self._generation(node)
+        if generation is None:
+            return None
+        name = "/".join(parts)
+        if name in RENDERED:
+            return self._rendered_file(name, node, generation)
+        return stored_file(generation, parts)
+
+    def _whose(self, parts: list[str], client: IPv4Address) -> tuple[Node | None, list[str]]:
+        """The node that a path is for, and the path without the prefix; no node: a Pi that isn't registered."""
+        first = parts[0]
+        if SERIAL.fullmatch(first):
+            found = self.directory.node_by_serial(first.lower())
+            return found or self.directory.node_by_address(client), parts[1:]
+        if MAC.fullmatch(first):
+            found = self.directory.node_by_mac(first.lower().replace("-", ":"))
+            return found or self.directory.node_by_address(client), parts[1:]
+        return self.directory.node_by_address(client), parts
+
+    def _generation(self, node: Node | None) -> Generation | None:
+        if node:
+            return self.directory.generation_for(node)
+        if self.directory.config.services.dhcp.unregistered == "wait":
+            return self.directory.waiting_generation()
+        return None
+
+    def _rendered_file(self, name: str, node: Node | None, generation: Generation) -> BootFile | None:
+        """The template for this node; one that can't be rendered is named in the log and is not there for the Pi."""
+        config = self.directory.config
+        try:
+            template = overlay(self.paths, config, generation.image, "boot")[name]
+            text = render(template.path, boot_variables(config, node, self._group(node), generation))
+        except KeyError:
+            log.error("an empty %s in /etc/kestrelpi takes it away from every Pi", name)
+            return None
+        except UserError as error:
+            log.error("%s can't be made: %s", name, error)
+            return None
+        if name == "config.txt" and len(text) > CONFIG_TXT_LIMIT:
+            log.warning("config.txt has %d bytes: a Pi reads only %d", len(text), CONFIG_TXT_LIMIT)
+        return in_memory(text)
+
+    def _group(self, node: Node | None) -> Group:
+        """A waiting Pi boots with the options of the first group: its kernel needs the same console."""
+        if node:
+            return self.directory.group(node)
+        return next(iter(self.directory.config.groups.values()), Group())
+
+
+def boot_variables(config: Config, node: Node | None, group: Group, generation: Generation) -> dict[str, object]:
+    """What templates of the boot overlay can use."""
+    return {
+        "name": node.name if node else "a Pi that is not registered",
+        "model": node.model if node else "",
+        "group": group,
+        "image": generation.image,
+        "generation": generation.id,
+        "root": str(generation.root),
+        "server": str(config.listen),
+        "http_port": config.services.http.port,
+        "nfs_options": mount_options(config.services.nfs),
+    }
+
+
+def in_memory(text: str) -> BootFile:
+    """`text` as a file to serve; what isn't ASCII becomes `?`, because a Pi stops parsing there."""
+    content = text.encode("ascii", "replace")
+    return BootFile(key=hashlib.sha256(content).hexdigest(), size=len(content), open=content)
+
+
+def stored_file(generation: Generation, parts: list[str]) -> BootFile | None:
+    """A file of the generation's boot folder; symbolic links are not followed out of it."""
+    path = generation.boot.joinpath(*parts)
+    try:
+        resolved = path.resolve(strict=True)
+        size = resolved.stat().st_size
+    except (OSError, RuntimeError, ValueError):  # not there, a loop of links, a name too long, a NUL byte
+        return None
+    if not resolved.is_relative_to(generation.boot.resolve()):
+        raise PathRefused("/".join(parts))
+    if not resolved.is_file():
+        return None
+    return BootFile(key=f"{generation.image}/{generation.id}/{'/'.join(parts)}", size=size, open=resolved)
+
+
+def source(paths: Paths, config_path: Path) -> Callable[[], BootFiles]:
+    """A factory that a TFTP worker process can call."""
+
+    def make() -> BootFiles:
+        return BootFiles(paths, config_path)
+
+    return make

@@ -1,0 +1,210 @@
+"""`kestrelpi serve`: every boot service in one daemon, from start to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from kestrelpi import __version__
+from kestrelpi.config import Config, load
+from kestrelpi.errors import UserError
+from kestrelpi.files import locked
+from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.nodes.files import RuntimeFiles
+from kestrelpi.nodes.identity import Secrets
+from kestrelpi.nodes.models import Identity
+from kestrelpi.nodes.sightings import Sightings
+from kestrelpi.paths import Paths
+from kestrelpi.services import nfs
+from kestrelpi.services.bootfiles import source
+from kestrelpi.services.dhcp.server import DhcpServer
+from kestrelpi.services.directory import Directory
+from kestrelpi.services.dns import DnsServer
+from kestrelpi.services.http import Http, application
+from kestrelpi.services.neighbours import mac_of
+from kestrelpi.services.node_api import NodeApi
+from kestrelpi.services.tftp.process import TftpProcess
+from kestrelpi.services.tftp.source import TransferEvent
+
+log = logging.getLogger("kestrelpi")
+
+WATCH = 0.5
+"""Seconds between two looks at the registry's file and the debounced writes."""
+KERNEL = "vmlinuz"
+COMMAND_LINE = "cmdline.txt"
+
+
+class Daemon:
+    """The services of one frontend."""
+
+    def __init__(self, paths: Paths, config_path: Path) -> None:
+        self.paths = paths
+        self.config_path = config_path
+        self.config = load(config_path)
+        self.directory = Directory(paths, self.config)
+        self.boots = BootLog(paths.boots)
+        self.sightings = Sightings(paths.sightings)
+        self.started = time.time()
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises UserError when a service can't start; nothing keeps running then."""
+        with locked(self.paths.run / "serve.pid", "kestrelpi serve", wait=0):
+            # The TFTP workers are forked before this process has threads or a loop.
+            self.tftp = TftpProcess(
+                str(self.config.listen),
+                self.config.services.tftp.port,
+                source(self.paths, self.config_path),
+                workers=self.config.services.tftp.workers,
+            )
+            asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            log.info("serving on %s as process %d", self.config.listen, os.getpid())
+            watch = asyncio.create_task(self._watch())
+            await self._stop.wait()
+            watch.cancel()
+            log.info("stopping")
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Start each service and push its end; what was started ends again when a later one fails."""
+        config = self.config
+        stack.callback(self._flush, True)
+        stack.callback(self.tftp.stop)
+        self.tftp.start(self._transfer)
+        if config.services.dhcp.backend == "builtin":
+            self.dhcp = DhcpServer(config, self.directory, self.paths.leases, self._dhcp_stage, self._sighted)
+            stack.push_async_callback(self.dhcp.stop)
+            await self.dhcp.start()
+        if config.services.dns.enabled:
+            dns = DnsServer(config, self.directory)
+            stack.push_async_callback(dns.stop)
+            await dns.start()
+        self.api = NodeApi(
+            self.directory,
+            self.boots,
+            self.sightings,
+            Secrets(self.paths),
+            RuntimeFiles(self.paths, self.config),
+            time.time,
+        )
+        http = Http(
+            application(self.api, self.status),
+            str(config.listen),
+            config.services.http.port,
+            self.paths.run / "serve.sock",
+        )
+        stack.push_async_callback(http.stop)
+        await http.start()
+        await self._start_nfs(stack)
+
+    async def _start_nfs(self, stack: AsyncExitStack) -> None:
+        kind = nfs.backend(self.config.services.nfs)
+        if kind == "kernel":
+            nfs.check_kernel()
+        if kind == "ganesha":
+            server = nfs.Ganesha(self.paths, self.config)
+            stack.callback(server.stop)
+            server.start()
+            watching = asyncio.create_task(server.watch())
+            stack.callback(watching.cancel)
+
+    async def _watch(self) -> None:
+        """Reload on SIGHUP and when the registry's file changes; write what is due."""
+        while True:
+            try:
+                await asyncio.wait_for(self._reload.wait(), WATCH)
+            except TimeoutError:
+                if self.directory.changed():
+                    self._take_anew(self.config)
+            else:
+                self._reload.clear()
+                self._reload_all()
+            self._flush(False)
+
+    def _reload_all(self) -> None:
+        try:
+            config = load(self.config_path)
+        except UserError as error:
+            log.error("the configuration is not usable, the last good one stays in force: %s", error)
+            return
+        if (config.services, config.network) != (self.config.services, self.config.network):
+            log.warning("changes of network and services come into force when kestrelpi serve is started again")
+        self._take_anew(config)
+
+    def _take_anew(self, config: Config) -> None:
+        if self.directory.reload(config):
+            self.config = config
+            self.api.runtime = RuntimeFiles(self.paths, config)
+            self.tftp.reload()
+            log.info("reloaded: %d nodes", len(self.directory.registry))
+
+    def _flush(self, force: bool) -> None:
+        self.sightings.flush(time.time(), force)
+
+    def _transfer(self, event: TransferEvent) -> None:
+        """What the TFTP workers tell becomes stages of a boot."""
+        mac = mac_of(event.client)
+        log.log(
+            logging.INFO if event.kind in ("done", "timeout", "refused") else logging.DEBUG,
+            "tftp %s %s to %s: %d bytes in %.2f s %s",
+            event.kind,
+            event.path,
+            event.client,
+            event.bytes,
+            event.seconds,
+            event.detail,
+        )
+        if mac is None:
+            return
+        name = event.path.rsplit("/", 1)[-1]
+        now = time.time()
+        if event.kind in ("start", "done"):
+            self.boots.record(mac, Stage.FIRMWARE, now)
+        if event.kind == "done" and name == COMMAND_LINE:
+            self.api.arm(mac)
+        if event.kind == "done" and name == KERNEL:
+            self.boots.record(mac, Stage.KERNEL, now)
+
+    def _dhcp_stage(self, mac: str, stage: Stage, detail: str) -> None:
+        self.boots.record(mac, stage, time.time(), detail)
+
+    def _sighted(self, mac: str, said: Identity) -> None:
+        self.sightings.see(mac, said, time.time())
+
+    def status(self) -> dict[str, Any]:
+        """What `kestrelpi status` shows."""
+        nodes = []
+        for node in self.directory.registry:
+            boot = self.boots.current(node.mac)
+            nodes.append(
+                {
+                    "name": node.name,
+                    "mac": node.mac,
+                    "address": str(node.address),
+                    "stage": boot.current.value if boot else "",
+                    "since": boot.last if boot else 0.0,
+                    "detail": boot.details.get(boot.current, "") if boot else "",
+                }
+            )
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": self.started,
+            "listen": str(self.config.listen),
+            "nfs": nfs.backend(self.config.services.nfs),
+            "nodes": nodes,
+        }

@@ -1,0 +1,145 @@
+"""What a booting node asks of the frontend, apart from how HTTP carries it.
+
+A node is known by the address it asks from: the neighbour table tells the MAC behind it, the registry tells the node.
+Its own files (host keys among them) are handed over once a boot: only to the registered address with the registered MAC,
+to a source port below 1024, against a token that is good for one delivery. A token is given out only after the boot
+loader has fetched a command line since the last delivery. docs/explanation/security.md says what this is worth.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.nodes.files import RuntimeFiles
+from kestrelpi.nodes.identity import Secrets, TokenRefused
+from kestrelpi.nodes.models import Identity
+from kestrelpi.nodes.node import Node
+from kestrelpi.nodes.sightings import Sightings
+from kestrelpi.services.directory import Directory
+
+log = logging.getLogger("kestrelpi")
+
+PRIVILEGED = 1024
+BOARD = re.compile(r"Raspberry_Pi_(?:Compute_Module_)?(\d+)")
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who asks."""
+
+    address: str
+    port: int
+    mac: str | None
+    """From the neighbour table; None: not on our wire."""
+
+
+class Refused(Exception):
+    """The answer is no; the text says why, for the node's console and our log."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class NodeApi:
+    """Stages, permission to boot, runtime files. `clock` returns Unix time."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        boots: BootLog,
+        sightings: Sightings,
+        secrets: Secrets,
+        runtime: RuntimeFiles,
+        clock: Callable[[], float],
+    ) -> None:
+        self.directory = directory
+        self.boots = boots
+        self.sightings = sightings
+        self.secrets = secrets
+        self.runtime = runtime
+        self.clock = clock
+        self._due: dict[str, str] = {}
+        """MACs that a delivery is due to, with the token that was given out for it."""
+        self._delivered: set[str] = set()
+
+    def arm(self, mac: str) -> None:
+        """The boot loader of `mac` fetched its command line: a boot begins, one delivery is due."""
+        self._due.setdefault(mac, "")
+
+    def stage(self, client: Client, stage: str, detail: str) -> None:
+        """Record that a node reached `stage`."""
+        mac = self._mac(client)
+        try:
+            self.boots.record(mac, Stage(stage), self.clock(), detail)
+        except ValueError:
+            raise Refused(400, f"there is no stage {stage[:40]!r}") from None
+
+    def boot(self, client: Client, said: Identity, generation: str) -> str:
+        """`wait`, `reboot` or `boot TOKEN`; `generation` is the one whose initramfs asks."""
+        mac = self._mac(client)
+        self.sightings.see(mac, said, self.clock())
+        node = self.directory.node_by_mac(mac)
+        if node is None:
+            self.boots.record(mac, Stage.WAITING, self.clock())
+            return "wait"
+        wanted = self.directory.generation_for(node)
+        if wanted is None:
+            raise Refused(409, f"the image {self.directory.image(node)} of {node.name} has not been built")
+        if wanted.id != generation:
+            return "reboot"
+        self._privileged(client)
+        if not self._is_due(mac):
+            raise Refused(403, f"{node.name} has its files already; they are given out once a boot")
+        self._due[mac] = self.secrets.token(mac, self.clock())
+        return f"boot {self._due[mac]}"
+
+    def runtime_archive(self, client: Client, token: str) -> bytes:
+        """The node's own files as a tar archive, once."""
+        mac = self._mac(client)
+        node = self.directory.node_by_mac(mac)
+        if node is None:
+            raise Refused(403, f"{mac} is not registered")
+        if IPv4Address(client.address) != node.address:
+            raise Refused(403, f"{node.name} asks from {client.address}, its address is {node.address}")
+        self._privileged(client)
+        try:
+            self.secrets.verify(token, mac, self.clock())
+        except TokenRefused as error:
+            raise Refused(403, f"the token of {node.name}: {error}") from error
+        if not self._is_due(mac) or self._due.get(mac, token) != token:
+            raise Refused(403, f"the token of {node.name} has been used, or a newer one was given out")
+        archive = self.runtime.archive(node)
+        self._due.pop(mac, None)
+        self._delivered.add(mac)
+        log.info("delivered the files of %s to %s (%s)", node.name, client.address, mac)
+        return archive
+
+    def node_of(self, client: Client) -> Node | None:
+        """The node that asks, if it is registered."""
+        return self.directory.node_by_mac(self._mac(client))
+
+    def _mac(self, client: Client) -> str:
+        if client.mac:
+            return client.mac
+        node = self.directory.node_by_address(IPv4Address(client.address))
+        if node is None:
+            raise Refused(403, f"{client.address} is neither on our wire nor a registered address")
+        return node.mac
+
+    def _privileged(self, client: Client) -> None:
+        if client.port >= PRIVILEGED:
+            raise Refused(403, f"source port {client.port} is not below {PRIVILEGED}: only root on a node may ask")
+
+    def _is_due(self, mac: str) -> bool:
+        """Whether a delivery is due: `arm` said so or, since a restart of the daemon forgets that, the boot log does."""
+        if mac in self._due:
+            return True
+        boot = self.boots.current(mac)
+        under_way = boot is not None and Stage.KERNEL in boot.stages and Stage.READY not in boot.stages
+        return under_way and mac not in self._delivered
