@@ -1,7 +1,8 @@
 """NFS for the nodes' roots: the kernel's nfsd where there is one, else nfs-ganesha, run and watched by us.
 
 One read-only export, the folder of all images: a new generation needs no new export, and a node mounts
-`<images>/<image>/generations/<id>/root` below it. Its NFSv4 path is its path on the frontend, as with the kernel's nfsd.
+`<images>/<image>/generations/<id>/root` below it. Its path over
+NFSv4 is its path on the frontend, as with the kernel's nfsd.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def exports_line(paths: Paths, config: Config) -> str:
 
 
 def ganesha_config(paths: Paths, config: Config) -> str:
-    """ganesha.conf: numeric owners (else every owner is nobody and set-uid programs fail), no portmapper for version 4."""
+    """ganesha.conf: numeric owners (else every owner is nobody and set-uid programs fail), no portmapper."""
     nfs = config.services.nfs
     version3 = nfs.version == "3"
     protocols = "3, 4" if version3 else "4"
@@ -143,5 +144,5 @@ def check_kernel(proc: Path = Path("/proc")) -> None:
         raise UserError(
             "the kernel's NFS server does not run",
             where="services.nfs",
-            fix="apt-get install nfs-kernel-server && systemctl start nfs-server, then kestrelpi reconfigure --frontend",
+            fix="apt-get install nfs-kernel-server; systemctl start nfs-server; kestrelpi reconfigure --frontend",
         )

@@ -1,8 +1,8 @@
 """What a booting node asks of the frontend, apart from how HTTP carries it.
 
 A node is known by the address it asks from: the neighbour table tells the MAC behind it, the registry tells the node.
-Its own files (host keys among them) are handed over once a boot: only to the registered address with the registered MAC,
-to a source port below 1024, against a token that is good for one delivery. A token is given out only after the boot
+Its own files (host keys among them) are handed over once a boot: to the registered address with the registered MAC, to
+a source port below 1024, against a token that is good for one delivery. A token is given out only after the boot
 loader has fetched a command line since the last delivery. docs/explanation/security.md says what this is worth.
 """
 
@@ -137,7 +137,7 @@ class NodeApi:
             raise Refused(403, f"source port {client.port} is not below {PRIVILEGED}: only root on a node may ask")
 
     def _is_due(self, mac: str) -> bool:
-        """Whether a delivery is due: `arm` said so or, since a restart of the daemon forgets that, the boot log does."""
+        """Whether a delivery is due: `arm` said so or, as a restart of the daemon forgets that, the boot log does."""
         if mac in self._due:
             return True
         boot = self.boots.current(mac)
