@@ -1,0 +1,84 @@
+"""All that is known of each node in one place: for `nodes list` and `nodes show`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kestrelpi.config import Config
+from kestrelpi.nodes import boots, sightings
+from kestrelpi.nodes.boots import Boot
+from kestrelpi.nodes.registry import Node, Registry
+from kestrelpi.nodes.sightings import Sighting
+from kestrelpi.paths import Paths
+
+
+@dataclass(frozen=True)
+class Row:
+    """One node."""
+
+    node: Node
+    image: str
+    generation: str
+    """The one that it boots next; empty: the image isn't built."""
+    sighting: Sighting
+    boots: tuple[Boot, ...]
+    """The last ones, oldest first."""
+
+    @property
+    def stage(self) -> str:
+        """How far its last boot came; empty: it never booted."""
+        return self.boots[-1].current.value if self.boots else ""
+
+    @property
+    def last_seen(self) -> float:
+        """Unix time; 0: never."""
+        return max((self.sighting.last, *(boot.last for boot in self.boots)))
+
+    def document(self) -> dict[str, object]:
+        """For --json."""
+        node = self.node
+        return {
+            "name": node.name,
+            "mac": node.mac,
+            "serial": node.serial,
+            "model": node.model or self.sighting.model,
+            "memory_mb": self.sighting.memory_mb,
+            "address": str(node.address),
+            "group": node.group,
+            "image": self.image,
+            "generation": self.generation,
+            "pin": node.pin,
+            "stage": self.stage,
+            "last_seen": self.last_seen,
+        }
+
+
+def rows(paths: Paths, config: Config, registry: Registry, current: Callable[[str], str]) -> list[Row]:
+    """A row a node, in natural order of the names. `current`: an image's name to its current generation's id."""
+    known = sightings.read(paths.sightings)
+    generations = {image: current(image) for image in {node.image_of(config) for node in registry}}
+    return [_row(paths, config, node, known, generations) for node in registry]
+
+
+def _row(
+    paths: Paths, config: Config, node: Node, known: Mapping[str, Sighting], generations: Mapping[str, str]
+) -> Row:
+    image = node.image_of(config)
+    return Row(
+        node=node,
+        image=image,
+        generation=node.pin or generations[image],
+        sighting=known.get(node.mac, Sighting(node.mac)),
+        boots=tuple(boots.read(paths.boots, node.mac)),
+    )
+
+
+def boot_document(boot: Boot) -> dict[str, object]:
+    """One boot for --json: seconds from its start to each stage."""
+    return {
+        "started": boot.started,
+        "current": boot.current.value,
+        "stages": boots.summary(boot),
+        "details": {stage.value: detail for stage, detail in boot.details.items()},
+    }
