@@ -20,6 +20,10 @@ TAIL = 20
 """How many last lines of output an error shows."""
 
 
+Process = subprocess.Popen[bytes]
+"""What `start` gives."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that ended well."""
@@ -133,7 +137,7 @@ def start(
     output: IO[bytes] | int = subprocess.DEVNULL,
     stdin: int = subprocess.DEVNULL,
     new_session: bool = False,
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Start a command that runs beside us; the caller owns it and ends it with `stop`."""
     words = [str(word) for word in argv]
     try:
@@ -150,7 +154,7 @@ def start(
         raise missing(words[0]) from error
 
 
-def stop(process: subprocess.Popen[bytes], grace: float = 5.0) -> int:
+def stop(process: Process, grace: float = 5.0) -> int:
     """End a process that `start` began: SIGTERM, after `grace` seconds SIGKILL. Returns its status."""
     if process.poll() is None:
         process.terminate()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -135,12 +134,3 @@ def stored_file(generation: Generation, parts: list[str]) -> BootFile | None:
     if not resolved.is_file():
         return None
     return BootFile(key=f"{generation.image}/{generation.id}/{'/'.join(parts)}", size=size, open=resolved)
-
-
-def source(paths: Paths, config_path: Path) -> Callable[[], BootFiles]:
-    """A factory that a TFTP worker process can call."""
-
-    def make() -> BootFiles:
-        return BootFiles(paths, config_path)
-
-    return make

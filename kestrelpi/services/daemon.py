@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.sightings import Sightings
 from kestrelpi.paths import Paths
 from kestrelpi.services import nfs
-from kestrelpi.services.bootfiles import source
+from kestrelpi.services.bootfiles import BootFiles
 from kestrelpi.services.dhcp.server import DhcpServer
 from kestrelpi.services.directory import Directory
 from kestrelpi.services.dns import DnsServer
@@ -57,13 +58,6 @@ class Daemon:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises UserError when a service can't start; nothing keeps running then."""
         with locked(self.paths.run / "serve.pid", "kestrelpi serve", wait=0):
-            # The TFTP workers are forked before this process has threads or a loop.
-            self.tftp = TftpProcess(
-                str(self.config.listen),
-                self.config.services.tftp.port,
-                source(self.paths, self.config_path),
-                workers=self.config.services.tftp.workers,
-            )
             asyncio.run(self._main())
 
     async def _main(self) -> None:
@@ -83,8 +77,7 @@ class Daemon:
         """Start each service and push its end; what was started ends again when a later one fails."""
         config = self.config
         stack.callback(self._flush, True)
-        stack.callback(self.tftp.stop)
-        self.tftp.start(self._transfer)
+        self._start_tftp(stack)
         if config.services.dhcp.backend == "builtin":
             self.dhcp = DhcpServer(config, self.directory, self.paths.leases, self._dhcp_stage, self._sighted)
             stack.push_async_callback(self.dhcp.stop)
@@ -111,6 +104,16 @@ class Daemon:
         await http.start()
         await self._start_nfs(stack)
 
+    def _start_tftp(self, stack: AsyncExitStack) -> None:
+        tftp = self.config.services.tftp
+        boot_files = partial(BootFiles, self.paths, self.config_path)
+        self.tftp = TftpProcess(str(self.config.listen), tftp.port, boot_files, workers=tftp.workers)
+        stack.callback(self.tftp.stop)
+        self.tftp.start()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.tftp.fileno(), self._read_transfers)
+        stack.callback(loop.remove_reader, self.tftp.fileno())
+
     async def _start_nfs(self, stack: AsyncExitStack) -> None:
         kind = nfs.backend(self.config.services.nfs)
         if kind == "kernel":
@@ -134,6 +137,7 @@ class Daemon:
                 self._reload.clear()
                 self._reload_all()
             self._flush(False)
+            self.tftp.tend()
 
     def _reload_all(self) -> None:
         try:
@@ -154,6 +158,10 @@ class Daemon:
 
     def _flush(self, force: bool) -> None:
         self.sightings.flush(time.time(), force)
+
+    def _read_transfers(self) -> None:
+        for event in self.tftp.read():
+            self._transfer(event)
 
     def _transfer(self, event: TransferEvent) -> None:
         """What the TFTP workers tell becomes stages of a boot."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
+import socket
 import time
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from kestrelpi.config import Config, Nfs
 from kestrelpi.errors import UserError
 from kestrelpi.files import write_whole
 from kestrelpi.paths import Paths
-from kestrelpi.run import start, stop
+from kestrelpi.run import Process, start, stop
 
 log = logging.getLogger("kestrelpi")
 
@@ -99,7 +99,8 @@ class Ganesha:
     def __init__(self, paths: Paths, config: Config) -> None:
         self.paths = paths
         self.config = config
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
+        self._portmapper: Process | None = None
         self.restarts = 0
 
     @property
@@ -113,8 +114,12 @@ class Ganesha:
         self.paths.images.mkdir(parents=True, exist_ok=True)
         (self.paths.run / "ganesha").mkdir(parents=True, exist_ok=True)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        argv = ["setpriv", "--pdeathsig", "TERM", "ganesha.nfsd", "-F", "-f", configuration, "-L", self.log_path]
-        self._process = start([*argv, "-p", self.paths.run / "ganesha.pid"])
+        if self.config.services.nfs.version == "3" and self._portmapper is None and not portmapper_answers():
+            # ganesha serves version 3 only where it can register; the nodes don't ask the portmapper.
+            self._portmapper = start(["setpriv", "--pdeathsig", "TERM", "rpcbind", "-f", "-h", str(self.config.listen)])
+            wait_for_portmapper()
+        files: list[str | Path] = ["-f", configuration, "-L", self.log_path, "-p", self.paths.run / "ganesha.pid"]
+        self._process = start(["setpriv", "--pdeathsig", "TERM", "ganesha.nfsd", "-F", *files])
 
     async def watch(self) -> None:
         """Run until cancelled; a ganesha that ends is named in the log and started again."""
@@ -135,6 +140,25 @@ class Ganesha:
         if self._process:
             stop(self._process)
             self._process = None
+        if self._portmapper:
+            stop(self._portmapper)
+            self._portmapper = None
+
+
+def portmapper_answers() -> bool:
+    """Whether a portmapper (RFC 1833) listens on this network namespace's port 111."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", 111)) == 0
+
+
+def wait_for_portmapper(seconds: float = 5.0) -> None:
+    """Raise UserError when it doesn't answer within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not portmapper_answers():
+        if time.monotonic() > deadline:
+            raise UserError("rpcbind does not answer on port 111", where="services.nfs.version")
+        time.sleep(0.05)
 
 
 def check_kernel(proc: Path = Path("/proc")) -> None:
