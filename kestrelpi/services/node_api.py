@@ -9,13 +9,12 @@ loader has fetched a command line since the last delivery. docs/explanation/secu
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Protocol
 
 from kestrelpi.nodes.boots import BootLog, Stage
-from kestrelpi.nodes.files import RuntimeFiles
 from kestrelpi.nodes.identity import Secrets, TokenRefused
 from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.node import Node
@@ -25,7 +24,6 @@ from kestrelpi.services.directory import Directory
 log = logging.getLogger("kestrelpi")
 
 PRIVILEGED = 1024
-BOARD = re.compile(r"Raspberry_Pi_(?:Compute_Module_)?(\d+)")
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,13 @@ class Refused(Exception):
         self.status = status
 
 
+class Runtime(Protocol):
+    """Makes a node's own files (nodes.files.RuntimeFiles)."""
+
+    def archive(self, node: Node) -> bytes:
+        """A tar archive."""
+
+
 class NodeApi:
     """Stages, permission to boot, runtime files. `clock` returns Unix time."""
 
@@ -55,7 +60,7 @@ class NodeApi:
         boots: BootLog,
         sightings: Sightings,
         secrets: Secrets,
-        runtime: RuntimeFiles,
+        runtime: Runtime,
         clock: Callable[[], float],
     ) -> None:
         self.directory = directory

@@ -1,0 +1,21 @@
+"""The neighbour table as the kernel prints it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kestrelpi.services.neighbours import mac_of
+
+TABLE = """\
+IP address       HW type     Flags       HW address            Mask     Device
+10.77.0.11       0x1         0x2         DC:a6:32:00:00:01     *        br0
+10.77.0.12       0x1         0x0         00:00:00:00:00:00     *        br0
+"""
+
+
+def test_mac_of(tmp_path: Path) -> None:
+    table = tmp_path / "arp"
+    table.write_text(TABLE)
+    assert mac_of("10.77.0.11", table) == "dc:a6:32:00:00:01"
+    assert mac_of("10.77.0.12", table) is None, "an unanswered ARP request names nobody"
+    assert mac_of("10.77.0.1", table) is None

@@ -1,0 +1,142 @@
+"""Who gets what from the node API: every refusal, and the one delivery a boot."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from kestrelpi.config import Config
+from kestrelpi.images.store import Generation
+from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.nodes.identity import Secrets
+from kestrelpi.nodes.models import Identity
+from kestrelpi.nodes.node import Node
+from kestrelpi.nodes.registry import Registry
+from kestrelpi.nodes.sightings import Sightings
+from kestrelpi.paths import Paths
+from kestrelpi.services.directory import Directory
+from kestrelpi.services.node_api import Client, NodeApi, Refused
+
+MAC = "dc:a6:32:00:00:01"
+NODE = Node("rpi1", MAC, "rpi", IPv4Address("10.77.0.11"))
+ROOT = Client("10.77.0.11", 700, MAC)
+GENERATION = "20261122-000000-12345678"
+
+
+class Runtime:
+    """Stands for the renderer: the archive names the node."""
+
+    def archive(self, node: Node) -> bytes:
+        return f"files of {node.name}".encode()
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> NodeApi:
+    paths = Paths(tmp_path)
+    folder = paths.images / "default/generations" / GENERATION
+    folder.mkdir(parents=True)
+    (paths.images / "default/current").symlink_to(f"generations/{GENERATION}")
+    directory = Directory(paths, Config())
+    directory.registry = Registry.of([NODE])
+    return NodeApi(
+        directory,
+        BootLog(paths.boots),
+        Sightings(paths.sightings),
+        Secrets(paths),
+        Runtime(),
+        clock=lambda: 1_800_000_000.0,
+    )
+
+
+def token(api: NodeApi, client: Client = ROOT) -> str:
+    answer = api.boot(client, Identity(), GENERATION)
+    assert answer.startswith("boot ")
+    return answer.removeprefix("boot ")
+
+
+def test_a_node_gets_its_files_once_a_boot(api: NodeApi) -> None:
+    api.arm(MAC)
+    given = token(api)
+    assert api.runtime_archive(ROOT, given) == b"files of rpi1"
+    with pytest.raises(Refused, match="used"):
+        api.runtime_archive(ROOT, given)
+    with pytest.raises(Refused, match="once a boot"):
+        api.boot(ROOT, Identity(), GENERATION)
+    api.arm(MAC)
+    assert api.runtime_archive(ROOT, token(api)) == b"files of rpi1"
+
+
+def test_only_the_newest_token_counts(api: NodeApi) -> None:
+    api.arm(MAC)
+    old = token(api)
+    api.secrets.token(MAC, 1_800_000_000.0)
+    new = token(api)
+    with pytest.raises(Refused, match="newer"):
+        api.runtime_archive(ROOT, old)
+    assert api.runtime_archive(ROOT, new)
+
+
+def test_an_unknown_pi_waits_and_is_remembered(api: NodeApi) -> None:
+    stranger = Client("10.77.0.200", 700, "dc:a6:32:00:00:99")
+    said = Identity(serial="91cdf03d", memory_mb=1024, cpus=4)
+    assert api.boot(stranger, said, GENERATION) == "wait"
+    assert api.sightings["dc:a6:32:00:00:99"].serial == "91cdf03d"
+    boot = api.boots.current("dc:a6:32:00:00:99")
+    assert boot is not None and boot.current is Stage.WAITING
+
+
+def test_another_generation_means_restart(api: NodeApi) -> None:
+    assert api.boot(ROOT, Identity(), "20200101-000000-00000000") == "reboot"
+
+
+def test_an_image_that_was_never_built_is_said(api: NodeApi) -> None:
+    (api.directory.paths.images / "default/current").unlink()
+    with pytest.raises(Refused, match="default of rpi1 has not been built"):
+        api.boot(ROOT, Identity(), GENERATION)
+
+
+@pytest.mark.parametrize(
+    ("client", "why"),
+    [
+        (Client("10.77.0.11", 40000, MAC), "source port 40000"),
+        (Client("10.77.0.12", 700, MAC), "its address is 10.77.0.11"),
+        (Client("10.77.0.11", 700, "dc:a6:32:00:00:66"), "not registered"),
+        (Client("10.77.0.66", 700, None), "neither on our wire"),
+    ],
+)
+def test_the_wrong_asker_gets_no_files(api: NodeApi, client: Client, why: str) -> None:
+    api.arm(MAC)
+    given = token(api)
+    with pytest.raises(Refused, match=why):
+        api.runtime_archive(client, given)
+    assert api.runtime_archive(ROOT, given), "a refusal must not use up the token"
+
+
+def test_a_forged_token_is_refused(api: NodeApi) -> None:
+    api.arm(MAC)
+    forged = token(api)[:-4] + "0000"
+    with pytest.raises(Refused, match="token of rpi1"):
+        api.runtime_archive(ROOT, forged)
+
+
+def test_a_restarted_daemon_lets_a_boot_go_on(api: NodeApi) -> None:
+    api.boots.record(MAC, Stage.DISCOVER, 1_799_999_990.0)
+    api.boots.record(MAC, Stage.KERNEL, 1_799_999_995.0)
+    assert api.runtime_archive(ROOT, token(api))
+    with pytest.raises(Refused, match="once a boot"):
+        api.boot(ROOT, Identity(), GENERATION)
+
+
+def test_stages_are_recorded_and_checked(api: NodeApi) -> None:
+    api.stage(ROOT, "root", "")
+    boot = api.boots.current(MAC)
+    assert boot is not None and Stage.ROOT in boot.stages
+    with pytest.raises(Refused, match="no stage"):
+        api.stage(ROOT, "../../etc", "")
+
+
+def test_the_store_is_the_real_one(api: NodeApi) -> None:
+    found = api.directory.generation_for(NODE)
+    assert isinstance(found, Generation) and found.id == GENERATION
