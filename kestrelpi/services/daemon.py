@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from contextlib import AsyncExitStack
 from functools import partial
@@ -76,6 +77,7 @@ class Daemon:
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start each service and push its end; what was started ends again when a later one fails."""
         config = self.config
+        check_address(str(config.listen))
         stack.callback(self._flush, True)
         self._start_tftp(stack)
         if config.services.dhcp.backend == "builtin":
@@ -216,3 +218,16 @@ class Daemon:
             "nfs": nfs.backend(self.config.services.nfs),
             "nodes": nodes,
         }
+
+
+def check_address(address: str) -> None:
+    """Raise UserError unless `address` is one of this machine's: each service would only say that it can't bind."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            raise UserError(
+                f"{address} is not an address of this machine ({error.strerror})",
+                where="network.address",
+                fix="give it to the nodes' interface: ip address add, or change kestrelpi.yaml",
+            ) from error

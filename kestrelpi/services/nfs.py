@@ -83,11 +83,12 @@ EXPORT {{
     Export_Id = 1;
     Path = "{paths.images}";
     Pseudo = "{paths.images}";
-    Access_Type = RO;
+    Access_Type = NONE;
     Squash = No_Root_Squash;
     Protocols = {protocols};
     Transports = TCP;
     FSAL {{ Name = VFS; }}
+    CLIENT {{ Clients = {config.network.address.network}, {config.listen}; Access_Type = RO; }}
 }}
 LOG {{ Default_Log_Level = WARN; }}
 """

@@ -31,7 +31,12 @@ def test_ganesha_exports_the_images_read_only_with_numeric_owners(tmp_path: Path
     paths = Paths(tmp_path)
     text = nfs.ganesha_config(paths, config.parse("network: {address: 10.1.0.1/16}\nservices: {nfs: {port: 3049}}"))
     assert f'Path = "{tmp_path}/var/lib/kestrelpi/images";' in text
-    for needed in ("Access_Type = RO;", "NFS_Port = 3049;", "Bind_addr = 10.1.0.1;", "Only_Numeric_Owners = true;"):
+    for needed in (
+        "Clients = 10.1.0.0/16, 10.1.0.1; Access_Type = RO;",
+        "NFS_Port = 3049;",
+        "Bind_addr = 10.1.0.1;",
+        "Only_Numeric_Owners = true;",
+    ):
         assert needed in text
     assert "Protocols = 4;" in text
     assert text.count("{") == text.count("}")
