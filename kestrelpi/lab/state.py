@@ -1,0 +1,139 @@
+"""What the supervisor of each Pi writes down, and what others read of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from kestrelpi.errors import UserError
+from kestrelpi.files import write_whole
+from kestrelpi.lab.loader import LoaderReport
+
+TAIL = 8192
+"""Bytes of a console that are looked at for its last line."""
+
+
+class State(StrEnum):
+    """What an emulated Pi is doing."""
+
+    OFF = "off"
+    """No power, or the guest switched itself off."""
+    LOADER = "loader"
+    """Its boot loader runs."""
+    RUNNING = "running"
+    """Linux runs in the emulator."""
+    RETRYING = "retrying"
+    """The boot loader failed and begins again soon."""
+    DEAD = "dead"
+    """The ROM gave up: only cutting the power helps."""
+    BROKEN = "broken"
+    """The emulator itself failed."""
+    GONE = "gone"
+    """Nobody looks after this Pi: its supervisor was killed."""
+
+
+@dataclass(frozen=True)
+class PiState:
+    """One emulated Pi."""
+
+    index: int
+    model: str
+    mac: str
+    serial: str
+    state: State
+    since: float
+    """Unix time."""
+    pid: int
+    """Of the supervisor."""
+    born: int
+    """When that process started, in clock ticks since the host's boot: no other process has both numbers."""
+    boots: int = 0
+    """How often its power came on or it was reset."""
+    detail: str = ""
+
+    def now(self) -> PiState:
+        """This, or `gone` when the supervisor doesn't live any more."""
+        if born(self.pid) == self.born:
+            return self
+        return dataclasses.replace(self, state=State.GONE, detail=f"was {self.state}")
+
+
+@dataclass(frozen=True)
+class PiFolder:
+    """The files of one emulated Pi."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def console(self) -> Path:
+        """What the boot loader says and what Linux writes on its serial ports."""
+        return self.path / "console.log"
+
+    @property
+    def downloads(self) -> Path:
+        return self.path / "boot"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    def read_state(self) -> PiState:
+        """Raises UserError when the supervisor has written nothing."""
+        try:
+            values = json.loads(self.state.read_text())
+        except FileNotFoundError as error:
+            raise UserError("there is no such Pi in the lab", where=str(self.path)) from error
+        return PiState(**{**values, "state": State(values["state"])})
+
+    def write_state(self, state: PiState) -> None:
+        write_whole(self.state, json.dumps(dataclasses.asdict(state)) + "\n")
+
+    def read_report(self) -> LoaderReport | None:
+        """The boot loader's last report."""
+        if not self.report.exists():
+            return None
+        return LoaderReport.from_json(self.report.read_text())
+
+    def last_line(self) -> str:
+        """The console's last line that isn't empty, without control characters."""
+        if not self.console.exists():
+            return ""
+        with self.console.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+        clean = ("".join(letter for letter in line if letter.isprintable()).strip() for line in reversed(lines))
+        return next((line for line in clean if line), "")
+
+
+def born(pid: int) -> int:
+    """When the process started (field 22 of /proc/PID/stat); 0 when there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    fields = text.rpartition(")")[2].split()
+    return 0 if fields[0] == "Z" else int(fields[19])
+
+
+def unix_time() -> float:
+    return round(time.time(), 3)
+
+
+def signal_supervisor(state: PiState, number: signal.Signals) -> None:
+    """Send a signal to the process that wrote `state`, never to another one that got its number."""
+    descriptor = os.pidfd_open(state.pid)
+    try:
+        if born(state.pid) == state.born:
+            signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
