@@ -28,6 +28,19 @@ def render(path: Path, variables: Mapping[str, object]) -> str:
         ) from error
 
 
+def render_text(text: str, variables: Mapping[str, object]) -> str:
+    """A short template that stands in a configuration file; raises UserError with the template itself."""
+    try:
+        return _text_template(text).render(variables)
+    except jinja2.TemplateError as error:
+        raise UserError(f"template: {error.message}", where=text) from error
+
+
+@lru_cache(maxsize=256)
+def _text_template(text: str) -> jinja2.Template:
+    return ENVIRONMENT.from_string(text)
+
+
 @lru_cache(maxsize=256)
 def _template(path: Path, mtime_ns: int, size: int) -> jinja2.Template:
     """Compiled once per version of the file; `mtime_ns` and `size` are there for the cache's key."""

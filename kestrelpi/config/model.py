@@ -90,6 +90,8 @@ class Image:
     suite: Literal["bookworm", "trixie"] | None = None
     """Debian release; default: the frontend's own."""
     modules: tuple[str, ...] = ("openmp",)
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Options of its modules: module → option → value."""
     packages: tuple[str, ...] = ()
     """More Debian packages."""
     timezone: str = "Etc/UTC"

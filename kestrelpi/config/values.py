@@ -56,6 +56,22 @@ class Duration(int):
         return cls(int(match[1]) * UNITS[match[2] or "s"])
 
 
+class Size(int):
+    """Bytes."""
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """`4096`, `512K`, `128M`, `2G`, with 1024 as the step; raises ValueError."""
+        match = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+        if not match:
+            raise ValueError("expected a size such as 512K, 128M or 2G")
+        return cls(int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()])
+
+    @property
+    def megabytes(self) -> int:
+        return self >> 20
+
+
 def parse_mac(text: str) -> str:
     """A MAC address in the one form used everywhere: lower case, colons. Raises ValueError."""
     plain = text.strip().lower().replace("-", ":")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from kestrelpi.config import Config
-from kestrelpi.images.modules import Module, enabled
+from kestrelpi.images.modules import Module, of_frontend, of_image
 from kestrelpi.images.overrides import Layer, Resolved, resolve
 from kestrelpi.paths import Paths, data_dir
 
 Side = Literal["node", "frontend"]
-OverlayKind = Literal["boot", "initramfs", "node", "runtime"]
+OverlayKind = Literal["boot", "initramfs", "node", "runtime", "frontend"]
 
 
 def script_layers(
-    paths: Paths, side: Side, phase: str, modules: Sequence[Module], image: str = "", data: Path | None = None
+    paths: Paths, side: Side, phase: str, modules: Iterable[Module], image: str = "", data: Path | None = None
 ) -> list[Layer]:
     """The folders of one phase's scripts, the weakest first; an image has its own only on the node's side."""
     layers = [Layer((data or data_dir()) / "phases" / side / f"{phase}.d", "built-in")]
@@ -29,7 +29,7 @@ def script_layers(
 
 
 def overlay_layers(
-    paths: Paths, kind: OverlayKind, modules: Sequence[Module], image: str = "", data: Path | None = None
+    paths: Paths, kind: OverlayKind, modules: Iterable[Module], image: str = "", data: Path | None = None
 ) -> list[Layer]:
     """The folders of one overlay, the weakest first."""
     layers = [Layer((data or data_dir()) / "overlays" / kind, "built-in")]
@@ -43,11 +43,14 @@ def overlay_layers(
 
 def overlay(paths: Paths, config: Config, image: str, kind: OverlayKind) -> dict[str, Resolved]:
     """The files of an overlay that are in force for `image`: path inside the overlay (without `.j2`) → file."""
-    modules = enabled(paths, config.images[image].modules)
-    return resolve(overlay_layers(paths, kind, modules, image))
+    return resolve(overlay_layers(paths, kind, of_image(paths, config, image), image))
 
 
 def frontend_scripts(paths: Paths, config: Config, phase: str) -> dict[str, Resolved]:
     """The frontend's scripts of a phase; the modules of all images count, each once."""
-    names = tuple(dict.fromkeys(name for image in config.images.values() for name in image.modules))
-    return resolve(script_layers(paths, "frontend", phase, enabled(paths, names)))
+    return resolve(script_layers(paths, "frontend", phase, of_frontend(paths, config)))
+
+
+def frontend_overlay(paths: Paths, config: Config) -> dict[str, Resolved]:
+    """The files of the overlay `frontend`: path below the root (without `.j2`) → file."""
+    return resolve(overlay_layers(paths, "frontend", of_frontend(paths, config)))

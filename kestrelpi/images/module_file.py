@@ -1,0 +1,126 @@
+"""module.yaml: what a module says of itself, as typed data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kestrelpi.config.schema import Document, read
+
+MANIFEST = "module.yaml"
+
+Kind = Literal["str", "int", "bool", "size", "duration", "choice"]
+Making = Literal["random", "hex"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """Something that can be set for a module in kestrelpi.yaml: `images.<image>.options.<module>.<option>`."""
+
+    help: str
+    type: Kind = "str"
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    """Of the type `choice`."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Ports that the module's services listen on, such as `6817/tcp`; `{{ options.port }}/tcp` is rendered."""
+
+    node: tuple[str, ...] = ()
+    frontend: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret of the cluster: made on first use, kept on the frontend, handed to each node at its boot."""
+
+    path: str = ""
+    """Where it lies on a node, and on the frontend if `frontend`; empty: it only lies in the folder of secrets."""
+    mode: str = "0400"
+    owner: str = "root"
+    made: Making = "random"
+    """random: that many bytes; hex: that many bytes as hexadecimal digits."""
+    bytes: int = 32
+    frontend: bool = False
+    """The frontend's own services read it too, at the same path."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """How to tell that a service answers; templates as in Service.argv."""
+
+    socket: str = ""
+    """A unix socket that can be connected to."""
+    tcp: str = ""
+    """ADDRESS:PORT that can be connected to."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A daemon that the module runs on the frontend.
+
+    Where systemd is process 1 it is the unit; elsewhere `kestrelpi serve` runs `argv`. Words are templates; they know
+    `root` (the folder that every path hangs below, empty for /), `config`, `options`, `paths`, `lab` (root isn't /).
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    unit: str = ""
+    user: str = "root"
+    folders: tuple[str, ...] = ()
+    """Made before the start, owned by `user`, mode 0755."""
+    ready: Ready = field(default_factory=Ready)
+    reload: tuple[str, ...] = ()
+    """Run when a file of overlay/frontend changed; empty: the service is started again."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """The module's side on the frontend."""
+
+    packages: tuple[str, ...] = ()
+    """Debian packages that the frontend must have."""
+    services: tuple[Service, ...] = ()
+
+
+@dataclass(frozen=True)
+class VersionCheck:
+    """A package of the image that must not be newer than one of the frontend."""
+
+    node: str
+    frontend: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """module.yaml."""
+
+    name: str
+    help: str = ""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    """Modules that come with it."""
+    conflicts: tuple[str, ...] = ()
+    """Modules that can't be in the same image."""
+    ports: Ports = field(default_factory=Ports)
+    users: Mapping[str, int] = field(default_factory=dict)
+    """System users that have the same uid and gid on all machines: the frontend's where it has the user, else this."""
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """By the name of the file in the folder of secrets."""
+    frontend: Frontend = field(default_factory=Frontend)
+    version_check: VersionCheck | None = None
+
+
+def read_manifest(path: Path) -> tuple[Manifest, Document]:
+    """The file `path`; raises ConfigError with file:line."""
+    manifest, document = read(path.read_text(encoding="utf-8"), str(path), Manifest)
+    for name, option in manifest.options.items():
+        if option.type == "choice" and option.default not in option.choices:
+            document.fail(("options", name), f"the default {option.default!r} is none of the choices")
+    return manifest, document
