@@ -1,0 +1,283 @@
+"""The TFTP server: one epoll loop, one connected socket a transfer, prepared packets."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import select
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from kestrelpi.errors import UserError
+from kestrelpi.services.tftp.blocks import DEFAULT_BUDGET, BlockCache
+from kestrelpi.services.tftp.packets import ErrorCode, Malformed, Request, agree, error, parse_request
+from kestrelpi.services.tftp.session import Outcome, Session
+from kestrelpi.services.tftp.sockets import Address, answering, local_address, open_listener, raise_file_limit
+from kestrelpi.services.tftp.source import EventKind, FileSource, PathRefused, TransferEvent, normalise
+
+log = logging.getLogger(__name__)
+
+RESERVED_FILES = 64
+"""File descriptors that are not for transfers."""
+REQUESTS_A_TURN = 32
+"""So that a flood of requests can't starve the transfers that run."""
+QUIET = 1.0
+"""Seconds between two events about refused or malformed packets; all of them are counted."""
+COUNTERS_EVERY = 5.0
+STOP, RELOAD = b"s", b"r"
+"""What `serve` reads from its control descriptor; its end means STOP too."""
+
+
+@dataclass(eq=False)
+class Transfer:
+    """A session with what the server needs to end it and to tell about it."""
+
+    session: Session
+    sock: socket.socket
+    client: Address
+    request: bytes
+    path: str
+
+
+@dataclass
+class Limits:
+    """How much the server takes on."""
+
+    sessions: int = 0
+    """Transfers at once; 0: as many as the process may open files."""
+    per_client: int = 0
+    """Transfers at once for one address; 0: a quarter of `sessions`, at least 64. A Pi has one or two."""
+    memory: int = DEFAULT_BUDGET
+    """Bytes for prepared packets."""
+
+    def filled(self) -> Limits:
+        """The defaults worked out; raises this process's limit of open files."""
+        sessions = self.sessions or max(raise_file_limit() - RESERVED_FILES, 16)
+        return Limits(sessions, self.per_client or max(64, sessions // 4), self.memory)
+
+
+@dataclass(eq=False)
+class TftpServer:
+    """Serves what `source` finds; `event` is called for what happens to transfers, in the server's thread."""
+
+    listen: str
+    port: int
+    source: FileSource
+    event: Callable[[TransferEvent], None]
+    listener: socket.socket | None = None
+    """An already bound socket (several processes share a port); else `listen` and `port` are opened."""
+    limits: Limits = field(default_factory=Limits)
+    counted: Callable[[Mapping[str, int]], None] | None = None
+    """Called with `counters` every few seconds when they changed."""
+    clock: Callable[[], float] = time.monotonic
+    counters: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.limits = self.limits.filled()
+        self._cache = BlockCache(self.limits.memory)
+        self._transfers: dict[int, Transfer] = {}
+        self._by_client: dict[Address, int] = {}
+        self._per_host: Counter[str] = Counter()
+        self._timers: list[tuple[float, int, Transfer]] = []
+        self._order = 0
+        self._next_quiet: dict[EventKind, float] = {}
+        self._told: Counter[str] = Counter()
+        self._tell_at = 0.0
+
+    @property
+    def active(self) -> int:
+        """Transfers that run now."""
+        return len(self._transfers)
+
+    @property
+    def memory(self) -> int:
+        """Bytes held in prepared packets."""
+        return self._cache.held
+
+    def serve(self, stop_fd: int) -> None:
+        """Serve until STOP, or the end of file, is read from `stop_fd`; RELOAD makes the source reload.
+
+        Raises UserError when the port can't be had.
+        """
+        listener = self.listener or open_listener(self.listen, self.port)
+        with listener, select.epoll() as poll:
+            poll.register(listener, select.EPOLLIN)
+            poll.register(stop_fd, select.EPOLLIN)
+            self._poll = poll
+            try:
+                self._loop(listener, stop_fd)
+            finally:
+                for transfer in list(self._transfers.values()):
+                    self._forget(transfer)
+
+    def _loop(self, listener: socket.socket, stop_fd: int) -> None:
+        poll, transfers, clock = self._poll.poll, self._transfers, self.clock
+        listening = listener.fileno()
+        timers = self._timers
+        while True:
+            ready = poll(self._wait())
+            now = clock()
+            for fd, _ in ready:
+                transfer = transfers.get(fd)
+                if transfer:
+                    outcome = transfer.session.readable(now)
+                    if outcome:
+                        self._end(transfer, outcome, now)
+                elif fd == listening:
+                    self._requests(listener, now)
+                elif fd == stop_fd and self._told_to_stop(stop_fd):
+                    return
+            while timers and timers[0][0] <= now:
+                self._tick(heapq.heappop(timers)[2], now)
+            if now >= self._tell_at:
+                self._tell(now)
+
+    def _wait(self) -> float:
+        """Seconds until the next timer."""
+        first = self._timers[0][0] if self._timers else float("inf")
+        return max(0.0, min(first, self._tell_at) - self.clock())
+
+    def _told_to_stop(self, stop_fd: int) -> bool:
+        words = os.read(stop_fd, 64)
+        if not words or STOP in words:
+            return True
+        try:
+            self.source.reload()
+        except UserError as problem:
+            log.error("TFTP goes on with what it knew: %s", problem)
+        return False
+
+    def _requests(self, listener: socket.socket, now: float) -> None:
+        """Take what waits on the port, a bounded number of it."""
+        for _ in range(REQUESTS_A_TURN):
+            try:
+                packet, ancillary, _, client = listener.recvmsg(2048, 64)
+            except BlockingIOError:
+                return
+            except OSError as problem:  # an ICMP error for something sent earlier
+                log.debug("TFTP port: %s", problem)
+                continue
+            self._request(packet, client, local_address(ancillary), now)
+
+    def _request(self, packet: bytes, client: Address, local: str, now: float) -> None:
+        try:
+            request = parse_request(packet)
+        except Malformed as problem:
+            self._quietly("malformed", "", client, now, str(problem))
+            return
+        known = self._transfers.get(self._by_client.get(client, -1))
+        if known:
+            if known.request == packet and known.session.untouched:
+                self.counters["repeated"] += 1  # the answer is on its way, and repeated by its own timer
+                return
+            self._end(known, "aborted", now)
+        if len(self._transfers) >= self.limits.sessions or self._per_host[client[0]] >= self.limits.per_client:
+            # No ERROR: a Pi asks again after 2 s, but takes an ERROR for its answer.
+            self._quietly("refused", request.path, client, now, "too many transfers at once")
+            return
+        try:
+            sock = answering(local, client)
+        except OSError as problem:
+            self._quietly("refused", request.path, client, now, f"no socket: {problem.strerror}")
+            return
+        if not self._start(request, packet, sock, client, now):
+            sock.close()
+
+    def _start(self, request: Request, packet: bytes, sock: socket.socket, client: Address, now: float) -> bool:
+        """Answer a request on its own socket; False when it was an ERROR."""
+        if request.write or request.mode != "octet":
+            text = "this server is read-only" if request.write else "only mode octet is served"
+            code = ErrorCode.ACCESS if request.write else ErrorCode.ILLEGAL
+            return self._refuse(sock, code, text, TransferEvent("refused", request.path, client[0], detail=text))
+        try:
+            normalise(request.path)
+            file = self.source.find(request.path, client[0])
+            if file is None:
+                event = TransferEvent("missing", request.path, client[0])
+                return self._refuse(sock, ErrorCode.NOT_FOUND, "file not found", event)
+            agreed = agree(request.options, file.size)
+            prepared = self._cache.acquire(file, agreed.block)
+        except PathRefused:
+            event = TransferEvent("refused", request.path, client[0], detail="the path leads out of what is served")
+            return self._refuse(sock, ErrorCode.ACCESS, "access violation", event)
+        except OSError as problem:
+            gone = isinstance(problem, FileNotFoundError)
+            event = TransferEvent("missing", request.path, client[0], detail=str(problem))
+            log.error("TFTP %s for %s: %s", request.path, client[0], problem)
+            return self._refuse(sock, ErrorCode.NOT_FOUND if gone else ErrorCode.ACCESS, "can't be read", event)
+        if prepared.size != file.size:
+            agreed = agree(request.options, prepared.size)
+        session = Session(sock.recv, sock.send, prepared, agreed.block, agreed.oack, now)
+        self._admit(Transfer(session, sock, client, packet, request.path), now)
+        return True
+
+    def _admit(self, transfer: Transfer, now: float) -> None:
+        fd = transfer.sock.fileno()
+        self._transfers[fd] = transfer
+        self._by_client[transfer.client] = fd
+        self._per_host[transfer.client[0]] += 1
+        self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
+        self._arm(transfer)
+        self.counters["started"] += 1
+        self.event(TransferEvent("start", transfer.path, transfer.client[0]))
+        outcome = transfer.session.begin()
+        if outcome:
+            self._end(transfer, outcome, now)
+
+    def _refuse(self, sock: socket.socket, code: ErrorCode, text: str, event: TransferEvent) -> bool:
+        self.counters[event.kind] += 1
+        try:
+            sock.send(error(code, text))
+        except OSError as problem:
+            log.debug("TFTP error to %s not sent: %s", event.client, problem)
+        self.event(event)
+        return False
+
+    def _arm(self, transfer: Transfer) -> None:
+        self._order += 1  # ties must not compare transfers
+        heapq.heappush(self._timers, (transfer.session.due, self._order, transfer))
+
+    def _tick(self, transfer: Transfer, now: float) -> None:
+        if transfer.sock.fileno() < 0:
+            return  # it ended; its timer was left to run out
+        outcome = transfer.session.readable(now) or transfer.session.tick(now)
+        if outcome:
+            self._end(transfer, outcome, now)
+        else:
+            self._arm(transfer)
+
+    def _end(self, transfer: Transfer, outcome: Outcome, now: float) -> None:
+        session = transfer.session
+        self._forget(transfer)
+        sent = session.prepared.size if outcome == "done" else session.acknowledged
+        self.counters[outcome] += 1
+        self.counters["bytes"] += sent
+        seconds = now - session.started
+        self.event(TransferEvent(outcome, transfer.path, transfer.client[0], sent, seconds, session.detail))
+
+    def _forget(self, transfer: Transfer) -> None:
+        del self._transfers[transfer.sock.fileno()]
+        self._by_client.pop(transfer.client, None)
+        host = transfer.client[0]
+        self._per_host[host] -= 1
+        if not self._per_host[host]:
+            del self._per_host[host]
+        self._cache.release(transfer.session.prepared)
+        transfer.sock.close()  # epoll forgets a closed descriptor by itself
+
+    def _quietly(self, kind: EventKind, path: str, client: Address, now: float, why: str) -> None:
+        """Count what a hostile client can send in masses, and tell of it once a second."""
+        self.counters[kind] += 1
+        if now >= self._next_quiet.get(kind, 0.0):
+            self._next_quiet[kind] = now + QUIET
+            self.event(TransferEvent(kind, path, client[0], detail=f"{why} ({self.counters[kind]} so far)"))
+
+    def _tell(self, now: float) -> None:
+        self._tell_at = now + COUNTERS_EVERY
+        if self.counted and self.counters != self._told:
+            self._told = Counter(self.counters)
+            self.counted(dict(self.counters, active=self.active, memory=self.memory))
