@@ -60,6 +60,8 @@ class Boot:
     last: float = 0.0
     """Unix time of the last record."""
     failures: int = 0
+    number: int = 0
+    """Counts the boots of a MAC: the clock may be set back between two of them."""
 
     @property
     def current(self) -> Stage:
@@ -98,23 +100,23 @@ def read(folder: Path, mac: str) -> list[Boot]:
         text = file_of(folder, mac).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
-    boots: dict[float, Boot] = {}
-    for started, stage, at, detail in _records(text):
-        boots.setdefault(started, Boot(started)).add(stage, at, detail)
+    boots: dict[int, Boot] = {}
+    for number, stage, at, detail in _records(text):
+        boots.setdefault(number, Boot(at, number=number)).add(stage, at, detail)
     return list(boots.values())[-KEPT:]
 
 
-def _records(text: str) -> Iterator[tuple[float, Stage, float, str]]:
+def _records(text: str) -> Iterator[tuple[int, Stage, float, str]]:
     for line in text.splitlines():
         try:
             one = json.loads(line)
-            yield float(one["boot"]), Stage(one["stage"]), float(one["at"]), str(one.get("detail", ""))
+            yield int(one["boot"]), Stage(one["stage"]), float(one["at"]), str(one.get("detail", ""))
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
 
 
 def _line(boot: Boot, stage: Stage, at: float, detail: str) -> str:
-    record: dict[str, object] = {"boot": boot.started, "stage": stage.value, "at": round(at, 3)}
+    record: dict[str, object] = {"boot": boot.number, "stage": stage.value, "at": round(at, 3)}
     return json.dumps({**record, "detail": detail} if detail else record) + "\n"
 
 
@@ -168,10 +170,8 @@ class BootLog:
         if len(keep) < len(before):
             write_whole(file_of(self.folder, mac), "".join(_lines(keep)))
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = round(at, 3)
-        if keep and started <= keep[-1].started:  # the clock was set back: the key must still be a new one
-            started = round(keep[-1].started + 0.001, 3)
-        self._current[mac] = Boot(started, last=at)
+        number = before[-1].number + 1 if before else 1
+        self._current[mac] = Boot(round(at, 3), last=at, number=number)
         return self._current[mac]
 
 

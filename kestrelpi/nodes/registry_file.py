@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address
 
 import yaml
@@ -47,7 +47,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _File:
-    nodes: Mapping[str, _Entry]
+    nodes: Mapping[str, _Entry] = field(default_factory=dict)
 
 
 def parse(text: str, name: str, config: Config | None = None) -> list[Node]:
@@ -68,8 +68,6 @@ def _read(text: str, name: str) -> tuple[list[Node], Document]:
     quick = _read_quick(text, name)
     if quick is not None:
         return quick
-    if not text.strip():
-        return [], Document(name, [])
     file, document = read(text, name, _File)
     nodes = []
     for key, entry in file.nodes.items():

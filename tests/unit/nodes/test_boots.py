@@ -1,0 +1,137 @@
+"""The boot timeline: what begins a boot, what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kestrelpi.nodes import boots
+from kestrelpi.nodes.boots import BootLog, Stage, file_of, read
+
+MAC = "dc:a6:32:00:00:01"
+
+
+def whole_boot(log: BootLog, at: float) -> None:
+    for seconds, stage in enumerate(one for one in Stage if one not in (Stage.WAITING, Stage.FAILED)):
+        log.record(MAC, stage, at + seconds)
+
+
+def test_a_boot_from_discover_to_ready(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    whole_boot(log, 1000)
+    (boot,) = read(tmp_path, MAC)
+    assert boot.started == 1000
+    assert boot.stages[Stage.DISCOVER] == 0
+    assert boot.stages[Stage.READY] == 10
+    assert boot.current is Stage.READY
+    assert file_of(tmp_path, MAC).name == "dc-a6-32-00-00-01.jsonl"
+
+
+def test_a_second_discover_of_the_boot_loader_belongs_to_the_same_boot(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    log.record(MAC, "discover", 1000)
+    log.record(MAC, "offer", 1000.1)
+    log.record(MAC, "firmware", 1001)
+    log.record(MAC, "discover", 1004)  # bootcode.bin asks again
+    log.record(MAC, "kernel", 1006)
+    assert [boot.stages for boot in read(tmp_path, MAC)] == [
+        {Stage.DISCOVER: 0, Stage.OFFER: 0.1, Stage.FIRMWARE: 1, Stage.KERNEL: 6}
+    ]
+
+
+def test_what_begins_a_new_boot(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    log.record(MAC, "discover", 1000)
+    log.record(MAC, "kernel", 1002)
+    log.record(MAC, "discover", 1004)  # the kernel never came up: the Pi was switched off and on
+    log.record(MAC, "offer", 1004.5)
+    log.record(MAC, "discover", 1020)  # silence in between
+    log.record(MAC, "root", 1030)
+    log.record(MAC, "firmware", 1031)  # another DHCP server hid the DISCOVER
+    assert [boot.started for boot in read(tmp_path, MAC)] == [1000, 1004, 1020, 1031]
+
+
+def test_stage_without_a_boot_begins_one(tmp_path: Path) -> None:
+    BootLog(tmp_path).record(MAC, "ready", 1000)
+    assert [(boot.started, boot.current) for boot in read(tmp_path, MAC)] == [(1000, Stage.READY)]
+
+
+def test_a_restarted_daemon_goes_on_with_the_boot(tmp_path: Path) -> None:
+    BootLog(tmp_path).record(MAC, "discover", 1000)
+    BootLog(tmp_path).record(MAC, "kernel", 1005)
+    assert [boot.stages for boot in read(tmp_path, MAC)] == [{Stage.DISCOVER: 0, Stage.KERNEL: 5}]
+
+
+def test_waiting_writes_one_line(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    for second in range(100):
+        log.record(MAC, "waiting", 1000 + second)
+    assert len(file_of(tmp_path, MAC).read_text().splitlines()) == 1
+    current = log.current(MAC)
+    assert current is not None
+    assert current.last == 1099
+
+
+def test_failures_keep_their_detail(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    log.record(MAC, "kernel", 1000)
+    log.record(MAC, "failed", 1001, "NFS mount: \x1b[31mno route\n")
+    log.record(MAC, "failed", 1002, "NFS mount: \x1b[31mno route\n")
+    log.record(MAC, "failed", 1003, "other")
+    log.record(MAC, "root", 1004)
+    (boot,) = read(tmp_path, MAC)
+    assert boot.details == {Stage.FAILED: "other"}
+    assert boot.stages == {Stage.KERNEL: 0, Stage.FAILED: 3, Stage.ROOT: 4}
+    assert boot.current is Stage.ROOT, "it went on after all"
+    lines = file_of(tmp_path, MAC).read_text().splitlines()
+    assert len(lines) == 4
+    assert "\\u001b" not in lines[1], "control characters don't reach a terminal"
+
+
+def test_a_loop_of_failures_is_bounded(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    for number in range(1000):
+        log.record(MAC, "failed", 1000 + number, f"{number} " + "x" * 1000)
+    assert file_of(tmp_path, MAC).stat().st_size < boots.FAILURES * (boots.DETAIL + 100)
+
+
+def test_the_last_ten_boots_are_kept(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    for number in range(15):
+        whole_boot(log, 1000 + 100 * number)
+    found = read(tmp_path, MAC)
+    assert [boot.started for boot in found] == [1000 + 100 * number for number in range(5, 15)]
+    assert all(boot.stages[Stage.READY] == 10 for boot in found)
+    assert len(file_of(tmp_path, MAC).read_text().splitlines()) == 10 * 11
+
+
+def test_a_pi_that_nobody_answers_does_not_push_out_its_boots(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    whole_boot(log, 1000)
+    for number in range(50):
+        log.record(MAC, "discover", 2000 + 20 * number)
+    assert [boot.started for boot in read(tmp_path, MAC)] == [1000, 2980]
+
+
+def test_clock_set_back(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    whole_boot(log, 5000)
+    whole_boot(log, 1000)
+    first, second = read(tmp_path, MAC)
+    assert (first.started, second.started) == (5000, 1000)
+    assert first.stages == second.stages
+    assert second.stages[Stage.READY] == 10
+
+
+def test_broken_lines_are_passed_over(tmp_path: Path) -> None:
+    BootLog(tmp_path).record(MAC, "discover", 1000)
+    with file_of(tmp_path, MAC).open("a") as file:
+        file.write('{"boot": 1000, "stage": "nonsense", "at": 1}\n[]\n{"boot": 1000, "sta')
+    assert [boot.stages for boot in read(tmp_path, MAC)] == [{Stage.DISCOVER: 0}]
+    assert read(tmp_path, "00:00:00:00:00:00") == []
+
+
+def test_unknown_stage(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'nonsense' is not a valid Stage"):
+        BootLog(tmp_path).record(MAC, "nonsense", 1000)
