@@ -114,6 +114,13 @@ def _current(ctx: Context, image: str) -> str:
     return generation.id if generation else ""
 
 
+def _generation(ctx: Context, node: Node, given: str) -> str:
+    """The whole id of a generation of the node's image, of which `given` may be a part; UserError if there is none."""
+    from kestrelpi.images.store import Store
+
+    return Store(ctx.paths).generation(node.image_of(ctx.config), given).id
+
+
 @command.command("list")
 @click.option("--group", default="", metavar="NAME", help="Only this group.")
 @pass_context
@@ -193,9 +200,8 @@ def set_(
         known = sightings.read(ctx.paths.sightings)
         edited.registry, node = change_node(edited.registry, ctx.config, name, change, known)
         if pin:
-            from kestrelpi.images.store import Store
-
-            Store(ctx.paths).generation(node.image_of(ctx.config), pin)  # raises UserError if there is none
+            whole = _generation(ctx, node, pin)
+            edited.registry, node = change_node(edited.registry, ctx.config, node.name, Change(pin=whole), known)
     if ctx.json:
         ctx.document(_plain(node))
     else:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,15 +16,12 @@ from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.frontend.machine import Machine
 from kestrelpi.images.overrides import Resolved
+from kestrelpi.images.scripts import DECLARATION, check_name
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.run import stream
 from kestrelpi.services import nfs
 from kestrelpi.templates import render
-
-NEEDS = re.compile(rb"^# needs:(.*)$", re.MULTILINE)
-HEADER = 40
-"""So many first lines of a script may declare what it needs."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ def variables(paths: Paths, config: Config, machine: Machine, registry: Registry
 def run_script(script: Resolved, given: Variables, work: Path, log: Path) -> float:
     """Run one script; returns its seconds. Raises UserError if it isn't executable, asks for what isn't there, or fails
     (with its last lines)."""
+    check_name(script)
     if not os.access(script.path, os.X_OK):
         raise UserError("this script is not executable", where=str(script.path), fix=f"chmod +x {script.path}")
     began = time.monotonic()
@@ -87,12 +84,16 @@ def _rendered(script: Resolved, given: Variables, work: Path) -> Path:
 
 
 def _asked_for(script: Resolved, environment: Mapping[str, str]) -> dict[str, str]:
-    header = b"\n".join(script.path.read_bytes().splitlines()[:HEADER])
-    names = [name.decode(errors="replace") for line in NEEDS.findall(header) for name in line.split()]
+    text = script.path.read_text(errors="replace")
+    names = [name for kind, words in DECLARATION.findall(text) if kind == "needs" for name in words.split()]
     for name in names:
         if name not in environment:
             known = ", ".join(sorted(environment))
-            raise UserError(f"'# needs:' asks for {name}", where=str(script.path), fix=f"there are: {known}")
+            raise UserError(
+                f"the script needs {name}, which doesn't exist here",
+                where=str(script.path),
+                fix=f"it may have: {known}",
+            )
     return {name: environment[name] for name in names}
 
 
