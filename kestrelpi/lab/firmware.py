@@ -89,7 +89,6 @@ class Firmware:
         config = self._config(files.get("config.txt"), files.traits)
         self._no_recovery(files.get("recovery.elf"))
         self._start_elf(files, config)
-        self._no_recovery(files.get("recovery.elf"))
         self.second_stage(files)
 
     # Pi 4 -----------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class FakePort:
             self.packets.append(struct.pack("!HH", 3, number + 1) + block)
 
     def _begin(self, words: list[bytes]) -> None:
-        path = words[0].decode().replace("//", "/")
+        path = words[0].decode().replace("//", "/").lstrip("/")
         if path not in self.host.files:
             self.packets.append(struct.pack("!HH", 5, 1) + b"not here\0")
             return
