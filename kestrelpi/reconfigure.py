@@ -24,7 +24,11 @@ from kestrelpi.frontend import changes, state
 from kestrelpi.frontend.changes import FileChange
 from kestrelpi.frontend.machine import Machine
 from kestrelpi.frontend.scripts import Variables, fingerprint, run_scripts, variables
+from kestrelpi.images.build import Silent
+from kestrelpi.images.build import build as build_image
+from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.overrides import Resolved
+from kestrelpi.images.plan import plan as plan_image
 from kestrelpi.images.sources import frontend_scripts
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths, data_dir
@@ -40,11 +44,34 @@ class Images(Protocol):
         """Why `image` must be built again, a reason a line; empty: it needn't; None: it has never been built."""
 
     def build(self, image: str, force: bool) -> str:
-        """Build what is stale (all that follows the bootstrap when forced); returns the generation's id."""
+        """Build what is stale, the configure phase also when it isn't but `force` is; returns the generation's id."""
 
 
 Report = Callable[[str, float], None]
 """Is told what was done, and the seconds that it took."""
+
+
+@dataclass(frozen=True)
+class BuiltImages(Silent):
+    """The real images. Tells `report` of every step of a build that had to run anew."""
+
+    paths: Paths
+    config: Config
+    where: str
+    """The configuration's file, for errors."""
+    report: Report
+
+    def stale(self, image: str) -> Sequence[str] | None:
+        planned = plan_image(self.paths, self.config, image, self.where)
+        return planned.reasons if planned.current else None
+
+    def build(self, image: str, force: bool) -> str:
+        again = "configure" if force else ""
+        return build_image(self.paths, self.config, image, force=again, watch=self, where=self.where).id
+
+    def done(self, record: StepRecord) -> None:
+        if not record.cached:
+            self.report(f"{record.phase} {record.name}", record.seconds)
 
 
 @dataclass(frozen=True)
@@ -103,17 +130,14 @@ class Frontend:
         return self.paths.state / "frontend.json"
 
 
-def make_plan(front: Frontend, selection: Selection, logs: Path, report: Report) -> Plan:
-    """What `selection` needs; changes nothing but the scripts' logs in `logs`."""
+def make_plan(front: Frontend, selection: Selection, staged: Mapping[str, changes.Content] | None) -> Plan:
+    """What `selection` needs; `staged` is what `stage` made, None if the frontend wasn't asked for. Changes nothing."""
     past = state.read(front.state_path)
-    staged: dict[str, changes.Content] | None = None
-    files: tuple[FileChange, ...] = ()
     remarks: list[str] = []
-    if selection.frontend:
-        staged = stage(front, logs, report)
+    files: tuple[FileChange, ...] = ()
+    if staged is not None:
         files = tuple(changes.compare(staged, past.files, front.paths.root, selection.force))
-        waiting = pending_installs(front, past)
-        if waiting:
+        if waiting := pending_installs(front, past):
             remarks.append(f"not run yet: {', '.join(waiting)}; run them with: kestrelpi reconfigure --frontend --init")
     images = _stale_images(front, selection, remarks)
     news = past.config != state.config_mark(front.config)

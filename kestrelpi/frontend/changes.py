@@ -32,8 +32,10 @@ class Content:
             return [f"-> {self.link}\n"]
         if b"\0" in self.data:
             return None
-        text = self.data.decode(errors="replace")
-        return (text if text.endswith("\n") or not text else f"{text}\n\\ No newline at end of file\n").splitlines(True)
+        lines = self.data.decode(errors="replace").splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines[-1] += "\n\\ No newline at end of file\n"
+        return lines
 
 
 @dataclass(frozen=True)
