@@ -71,6 +71,8 @@ class Service:
     argv: tuple[str, ...]
     unit: str = ""
     user: str = "root"
+    capabilities: tuple[str, ...] = ()
+    """Kept although `user` isn't root, such as `net_bind_service`."""
     folders: tuple[str, ...] = ()
     """Made before the start, owned by `user`, mode 0755."""
     ready: Ready = field(default_factory=Ready)

@@ -1,0 +1,243 @@
+"""Building an image: from the first step that changed to a generation that appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from kestrelpi import run
+from kestrelpi.config import Config
+from kestrelpi.errors import UserError
+from kestrelpi.files import locked, write_whole
+from kestrelpi.images import binfmt, bootdir, scaffold, steps
+from kestrelpi.images.flatten import flatten
+from kestrelpi.images.layers import DRAFT, Draft, LayerInfo, Layers, remove_tree, sync_tree
+from kestrelpi.images.manifest import BuildRecord, Manifest, StepRecord, installed_packages
+from kestrelpi.images.plan import PHASES, BuildPlan, Step, plan, read_forced
+from kestrelpi.images.store import Generation, Store, new_id
+from kestrelpi.paths import Paths
+
+NEEDED_BYTES = 3 * 1024**3
+"""Free disk that a cold build must find: it takes about half of that."""
+
+
+class Watcher(Protocol):
+    """Is told how a build gets on."""
+
+    def begin(self, plan: BuildPlan) -> None: ...
+    def start(self, step: Step) -> None: ...
+    def line(self, text: str) -> None: ...
+    def done(self, record: StepRecord) -> None: ...
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def begin(self, plan: BuildPlan) -> None: ...
+    def start(self, step: Step) -> None: ...
+    def line(self, text: str) -> None: ...
+    def done(self, record: StepRecord) -> None: ...
+
+
+def build(
+    paths: Paths, config: Config, image: str, *, force: str = "", watch: Watcher | None = None, where: str = ""
+) -> Generation:
+    """Build what changed and make the result current; without any change, return the current generation.
+
+    `force`: name of the phase from which on everything runs anew. Raises UserError; the generation that was current
+    still is then.
+    """
+    watch = watch or Silent()
+    plan(paths, config, image, where)  # what the user must mend is found before anything is locked or checked
+    with locked(paths.state / "build.lock", "the image builder", wait=1.0), disk_errors(paths.state):
+        if force:
+            remember_force(paths, image, force)
+        todo = plan(paths, config, image, where)
+        store, layers = Store(paths), Layers(paths.cache / "layers")
+        layers.clean()
+        store.clean()
+        watch.begin(todo)
+        if todo.up_to_date and todo.current:
+            return todo.current
+        if not all(step.cached for step in todo.steps):
+            preflight(paths, todo)
+        started = time.monotonic()
+        with workshop(paths, todo, layers, watch) as shop:
+            records = [run_step(todo, number, shop, paths, watch) for number in range(len(todo.steps))]
+            return assemble(todo, layers, store, records, time.monotonic() - started, shop.folder, watch)
+
+
+def remember_force(paths: Paths, image: str, phase: str) -> None:
+    """Give a phase a new key from now on, so that its old layers and those above aren't used again."""
+    moments = {**read_forced(paths, image), phase: datetime.now(UTC).isoformat()}
+    later = PHASES[PHASES.index(phase) + 1 :]
+    kept = {name: moment for name, moment in moments.items() if name not in later}
+    write_whole(paths.images / image / "forced.json", json.dumps(kept, indent=1) + "\n")
+
+
+def preflight(paths: Paths, plan: BuildPlan) -> None:
+    """Raise UserError for what would stop the build half-way."""
+    if os.geteuid() != 0:
+        raise UserError(
+            "building an image takes root: it makes devices, owners and mounts", fix="sudo kestrelpi images build"
+        )
+    binfmt.check()
+    for program in ("debootstrap", "dpkg-deb", "apt-get", "setpriv", "unshare", "zstd"):
+        if shutil.which(program, path=run.PATH) is None:
+            raise run.missing(program)
+    if not plan.mirror.keyring.is_file():
+        raise UserError(
+            "the key ring that Debian's packages are signed with is not there",
+            where=str(plan.mirror.keyring),
+            fix="apt-get install debian-archive-keyring",
+        )
+    free = steps.free_bytes(paths.state)
+    if not plan.steps[0].cached and free < NEEDED_BYTES:
+        raise no_space(paths.state, free)
+
+
+def no_space(folder: Path, free: int) -> UserError:
+    return UserError(
+        f"the disk is full: {free / 1e6:.0f} MB are free, a build from nothing takes {NEEDED_BYTES / 1e9:.0f} GB",
+        where=str(folder),
+        fix="free some space (kestrelpi images gc removes old layers), or use --root on a larger disk",
+    )
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn "no space left" into an error that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(folder, steps.free_bytes(folder)) from error
+        raise
+
+
+@contextmanager
+def workshop(paths: Paths, plan: BuildPlan, layers: Layers, watch: Watcher) -> Iterator[steps.Workshop]:
+    """The folder that a build works in; what a killed build left there is removed first."""
+    folder = paths.cache / "build"
+    remove_tree(folder)
+    (folder / "root").mkdir(parents=True)
+    native = scaffold.can_be_native() and not binfmt.is_native()
+    layers.folder.mkdir(parents=True, exist_ok=True)
+    made = scaffold.make(paths.cache / "scaffold", native)
+    try:
+        started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        yield steps.Workshop(plan, layers, folder, made, started, watch.line)
+    finally:
+        remove_tree(folder)
+
+
+def run_step(plan: BuildPlan, number: int, shop: steps.Workshop, paths: Paths, watch: Watcher) -> StepRecord:
+    """Carry out one step unless its layer is there, and seal the layer."""
+    step = plan.steps[number]
+    log = log_path(paths, plan.image, shop.started, step)
+    watch.start(step)
+    begun = time.monotonic()
+    if not step.cached:
+        below = [one.key for one in plan.steps[:number]]
+        with shop.layers.draft(step.key) as draft:
+            carry_out(step, below, draft, shop, log)
+            seconds = time.monotonic() - begun
+            shop.layers.seal(draft, LayerInfo(step.key, step.phase, step.name, step.fields, round(seconds, 3)))
+    record = StepRecord(
+        step.phase,
+        step.name,
+        step.origin,
+        str(step.path or ""),
+        tuple(str(one) for one in step.overrides),
+        step.key,
+        step.cached,
+        step.stale,
+        round(time.monotonic() - begun, 3),
+        "" if step.cached else str(log),
+    )
+    watch.done(record)
+    return record
+
+
+def carry_out(step: Step, below: list[str], draft: Draft, shop: steps.Workshop, log: Path) -> None:
+    """One step; a command's failure becomes an error that names the script, its last lines and the log."""
+    try:
+        steps.carry_out(step, below, draft, shop, log)
+        steps.check_layer(draft.tree)
+    except run.CommandFailed as error:
+        if "No space left on device" in error.detail:
+            raise no_space(shop.layers.folder, steps.free_bytes(shop.layers.folder)) from error
+        raise UserError(
+            f"{step.phase} {step.name} failed with status {error.returncode}",
+            where=str(step.path or step.name),
+            detail=error.detail,
+            fix=f"the whole log: {log}",
+        ) from error
+
+
+def log_path(paths: Paths, image: str, started: str, step: Step) -> Path:
+    return paths.log / "images" / image / started / f"{step.phase}-{step.name}.log"
+
+
+def assemble(
+    plan: BuildPlan,
+    layers: Layers,
+    store: Store,
+    records: list[StepRecord],
+    seconds: float,
+    scratch: Path,
+    watch: Watcher,
+) -> Generation:
+    """Flatten the layers, make the boot files, write the manifest, give it its name."""
+    keys = tuple(step.key for step in plan.steps)
+    id = new_id((*keys, plan.boot_key))
+    folder = store.folder(plan.image)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f"{DRAFT}{id}"
+    draft.mkdir()
+    try:
+        begun = time.monotonic()
+        count = flatten([layers.tree(key) for key in reversed(keys)], draft / "root")
+        overlay = {name: one.path for name, one in plan.initramfs.items()}
+        report = bootdir.build(draft / "root", overlay, draft / "boot", layers.folder.parent / "kernels")
+        last = StepRecord(
+            "generation",
+            "boot files",
+            "kestrelpi",
+            "",
+            (),
+            plan.boot_key,
+            False,
+            "",
+            round(time.monotonic() - begun, 3),
+            "",
+        )
+        manifest = Manifest(
+            id,
+            plan.image,
+            plan.suite,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            report.kernel,
+            installed_packages((draft / "root/var/lib/dpkg/status").read_text()),
+            report.files,
+            keys,
+            count,
+            tuple(module.name for module in plan.modules),
+            plan.boot_key,
+        )
+        write_whole(draft / "manifest.json", manifest.to_json())
+        whole = BuildRecord(manifest.created, round(seconds + last.seconds, 3), (*records, last))
+        write_whole(draft / "build.json", whole.to_json())
+        sync_tree(draft / "boot")
+        watch.done(last)
+        return store.publish(draft, plan.image, id)
+    finally:
+        remove_tree(draft)

@@ -1,0 +1,69 @@
+"""The archive format of an initramfs, cpio "newc".
+
+Source: Linux' Documentation/driver-api/early-userspace/buffer-format.rst.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TRAILER = "TRAILER!!!"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A member of the archive; owned by root and without times, so that equal input gives equal bytes."""
+
+    mode: int
+    """Type and permissions as in st_mode."""
+    data: bytes = b""
+    """Content of a file, target of a link."""
+    device: tuple[int, int] = (0, 0)
+    """Major and minor number."""
+
+
+def folder(mode: int = 0o755) -> Entry:
+    return Entry(stat.S_IFDIR | mode)
+
+
+def file(data: bytes, mode: int = 0o644) -> Entry:
+    return Entry(stat.S_IFREG | mode, data)
+
+
+def link(target: str) -> Entry:
+    return Entry(stat.S_IFLNK | 0o777, target.encode())
+
+
+def character_device(major: int, minor: int, mode: int = 0o600) -> Entry:
+    return Entry(stat.S_IFCHR | mode, device=(major, minor))
+
+
+def pack(entries: Mapping[str, Entry]) -> bytes:
+    """The archive; paths without a leading slash. Folders that only appear in paths are added (0755)."""
+    whole: dict[str, Entry] = dict(entries)
+    for path in entries:
+        for parent in _parents(path):
+            whole.setdefault(parent, folder())
+    parts = [_member(number, path, entry) for number, (path, entry) in enumerate(sorted(whole.items()), 1)]
+    parts.append(_member(0, TRAILER, Entry(0)))
+    return b"".join(parts)
+
+
+def _parents(path: str) -> list[str]:
+    words = path.split("/")[:-1]
+    return ["/".join(words[: count + 1]) for count in range(len(words))]
+
+
+def _member(number: int, path: str, entry: Entry) -> bytes:
+    """Thirteen fields of eight hex digits after the magic, the name with its NUL, the data; each padded to 4 bytes."""
+    name = path.encode() + b"\0"
+    links = 2 if stat.S_ISDIR(entry.mode) else 1
+    fields = (number, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
+    header = b"070701" + b"".join(b"%08X" % one for one in fields)
+    return _padded(header + name) + _padded(entry.data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)

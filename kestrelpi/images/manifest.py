@@ -1,0 +1,94 @@
+"""What a generation says about itself: manifest.json, and build.json about how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BootFileInfo:
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json."""
+
+    id: str
+    image: str
+    suite: str
+    created: str
+    """ISO 8601, UTC."""
+    kernel: str
+    """Version, as in /lib/modules."""
+    packages: Mapping[str, str]
+    """Name → version."""
+    boot: Mapping[str, BootFileInfo]
+    """Path below boot/ → what it must be."""
+    keys: tuple[str, ...]
+    """The keys of the layers, the lowest first."""
+    files: int = 0
+    """Number of files in the root."""
+    modules: tuple[str, ...] = ()
+    boot_key: str = ""
+    """What went into boot/."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        boot = {name: BootFileInfo(**info) for name, info in raw.pop("boot").items()}
+        keys, modules = tuple(raw.pop("keys")), tuple(raw.pop("modules"))
+        return cls(**raw, boot=boot, keys=keys, modules=modules)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a build, as build.json keeps it."""
+
+    phase: str
+    name: str
+    origin: str
+    path: str
+    overrides: tuple[str, ...]
+    key: str
+    cached: bool
+    stale: str
+    """Which field made the cached layer useless; empty when it was used."""
+    seconds: float
+    log: str
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """build.json."""
+
+    started: str
+    seconds: float
+    steps: tuple[StepRecord, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> BuildRecord:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        steps = tuple(StepRecord(**{**one, "overrides": tuple(one["overrides"])}) for one in raw["steps"])
+        return cls(raw["started"], raw["seconds"], steps)
+
+
+def installed_packages(status: str) -> dict[str, str]:
+    """Name → version out of dpkg's status file (deb-status: one stanza a package), sorted."""
+    found = {}
+    for stanza in status.split("\n\n"):
+        fields = dict(line.partition(": ")[::2] for line in stanza.splitlines() if line[:1] not in (" ", "\t"))
+        if fields.get("Status", "").endswith(" installed"):
+            found[fields["Package"]] = fields["Version"]
+    return dict(sorted(found.items()))

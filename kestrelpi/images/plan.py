@@ -1,0 +1,201 @@
+"""What a build would do: the steps in their order, their keys, and why a kept result is of no use any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kestrelpi.config import Config
+from kestrelpi.errors import ConfigError
+from kestrelpi.images import keys, mirror, packages, scripts
+from kestrelpi.images.layers import Layers
+from kestrelpi.images.modules import Module, enabled
+from kestrelpi.images.overrides import Resolved, resolve, resolve_all
+from kestrelpi.images.sources import overlay_layers, script_layers
+from kestrelpi.images.store import Generation, Store
+from kestrelpi.paths import Paths
+
+PHASES = ("bootstrap", "install", "packages", "post-install", "configure")
+RECIPE = "1"
+"""Counts changes of what bootstrap and packages do, so that older layers aren't taken for theirs."""
+
+Kind = Literal["bootstrap", "packages", "script", "overlay"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a build, whose result is one layer."""
+
+    phase: str
+    name: str
+    kind: Kind
+    origin: str
+    fields: Mapping[str, str]
+    key: str
+    cached: bool
+    stale: str = ""
+    """Why no kept layer can be used: which fields differ from the last build's; `new` when there was none."""
+    script: scripts.Script | None = None
+    path: Path | None = None
+    overrides: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """All steps of one image, and what they need."""
+
+    image: str
+    suite: str
+    settings: scripts.Settings
+    mirror: mirror.Mirror
+    wanted: packages.Wanted
+    node_overlay: Mapping[str, Resolved]
+    initramfs: Mapping[str, Resolved]
+    steps: tuple[Step, ...]
+    removed: tuple[Resolved, ...]
+    """Scripts that an empty file switched off."""
+    modules: tuple[Module, ...]
+    boot_key: str
+    current: Generation | None
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the current generation is just what a build would make."""
+        if self.current is None:
+            return False
+        manifest = self.current.manifest
+        return manifest.keys == tuple(step.key for step in self.steps) and manifest.boot_key == self.boot_key
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why a build is due, a line each; empty when it isn't."""
+        found = [f"{step.phase} {step.name}: {step.stale}" for step in self.steps if not step.cached]
+        if not found and not self.up_to_date:
+            found = ["the initramfs's files changed" if self.current else "there is no generation yet"]
+        return found
+
+
+def plan(paths: Paths, config: Config, image: str, where: str = "") -> BuildPlan:
+    """Work out the steps of `image`; nothing is changed. Raises UserError for what a build would fail on at once.
+
+    `where`: the configuration's file, for errors.
+    """
+    chosen = config.images.get(image)
+    if chosen is None:
+        known = ", ".join(config.images) or "none"
+        raise ConfigError(f"there is no image {image!r}", where=where or str(paths.config), fix=f"images: {known}")
+    suite = chosen.suite or mirror.own_suite()
+    source = mirror.find(suite, config.build.mirror, mirror.read_sources())
+    modules = enabled(paths, chosen.modules, where)
+    settings = scripts.Settings(image, suite, config, paths, archives(paths, config))
+    lists = script_layers(paths, "node", "packages", modules, image)
+    found = resolve(lists)
+    for one in found.values():
+        packages.check_list_name(one.name, one.path)
+    wanted = packages.read_lists((one.path for one in found.values()), chosen.packages)
+    node_overlay = resolve(overlay_layers(paths, "node", modules, image))
+    initramfs = resolve(overlay_layers(paths, "initramfs", modules, image))
+    chain = _Chain(paths, image)
+    chain.add("bootstrap", "debootstrap", "bootstrap", {"recipe": RECIPE, "suite": suite, "arch": scripts.ARCH})
+    removed = []
+    for phase in PHASES[1:]:
+        if phase == "packages":
+            fields = {"recipe": RECIPE, "suite": suite, "arch": scripts.ARCH, **wanted.fields}
+            chain.add("packages", "apt", "packages", fields, paths=[one.path for one in found.values()])
+            continue
+        if phase == "configure":
+            chain.add("configure", "overlay", "overlay", _overlay_fields(node_overlay, settings))
+        everything = resolve_all(script_layers(paths, "node", phase, modules, image))
+        removed += [one for one in everything.values() if one.removed]
+        for one in everything.values():
+            if not one.removed:
+                chain.add_script(scripts.load(phase, one, settings))
+    steps = tuple(chain.steps)
+    files = {name: f"{keys.hash_path(one.path)}" for name, one in initramfs.items()}
+    boot_key = keys.digest({"recipe": RECIPE, "root": steps[-1].key, **files})
+    return BuildPlan(
+        image,
+        suite,
+        settings,
+        source,
+        wanted,
+        node_overlay,
+        initramfs,
+        steps,
+        tuple(removed),
+        modules,
+        boot_key,
+        chain.current,
+    )
+
+
+def archives(paths: Paths, config: Config) -> Path:
+    """Where downloaded packages are kept, for all images and suites."""
+    return (config.build.cache or paths.cache) / "archives"
+
+
+def _overlay_fields(files: Mapping[str, Resolved], settings: scripts.Settings) -> dict[str, str]:
+    fields = {}
+    for name, one in files.items():
+        if one.path.is_symlink():
+            fields[name] = f"link {one.path.readlink()}"
+        else:
+            mode = one.path.stat().st_mode & 0o7777
+            fields[name] = f"{mode:o} {keys.hash_bytes(scripts.render(one, settings))}"
+    return fields
+
+
+class _Chain:
+    """The steps so far; every key has the key before it among its fields."""
+
+    def __init__(self, paths: Paths, image: str) -> None:
+        self.layers = Layers(paths.cache / "layers")
+        self.current = Store(paths).current(image)
+        self.forced = read_forced(paths, image)
+        self.steps: list[Step] = []
+        self._before = self._fields_before()
+
+    def add(self, phase: str, name: str, kind: Kind, fields: Mapping[str, str], paths: Sequence[Path] = ()) -> None:
+        self._add(phase, name, kind, "kestrelpi", fields, overrides=tuple(paths))
+
+    def add_script(self, script: scripts.Script) -> None:
+        source = script.source
+        self._add(
+            script.phase, script.name, "script", source.origin, script.fields, source.overrides, script, source.path
+        )
+
+    def _add(
+        self,
+        phase: str,
+        name: str,
+        kind: Kind,
+        origin: str,
+        fields: Mapping[str, str],
+        overrides: tuple[Path, ...] = (),
+        script: scripts.Script | None = None,
+        path: Path | None = None,
+    ) -> None:
+        whole = {**fields, "phase": phase, "name": name}
+        if self.steps:
+            whole[keys.PREVIOUS] = self.steps[-1].key
+        if phase in self.forced and not any(step.phase == phase for step in self.steps):
+            whole["--force"] = self.forced[phase]
+        key = keys.digest(whole)
+        cached = self.layers.has(key)
+        before = self._before.get((phase, name))
+        stale = "" if cached else "new" if before is None else keys.difference(before, whole) or "the layer is gone"
+        self.steps.append(Step(phase, name, kind, origin, whole, key, cached, stale, script, path, overrides))
+
+    def _fields_before(self) -> dict[tuple[str, str], Mapping[str, str]]:
+        """The fields of the steps that made the current generation."""
+        infos = [self.layers.info(key) for key in (self.current.manifest.keys if self.current else ())]
+        return {(info.phase, info.name): info.fields for info in infos if info}
+
+
+def read_forced(paths: Paths, image: str) -> dict[str, str]:
+    """Which phases were forced to run anew, and when last."""
+    path = paths.images / image / "forced.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
