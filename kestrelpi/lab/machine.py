@@ -164,11 +164,12 @@ class Machine:
             return Ended.CRASHED
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            if (how := self._event(line)) is not None:
+            if (how := self.event(line)) is not None:
                 return how
         return None
 
-    def _event(self, line: bytes) -> Ended | None:
+    def event(self, line: bytes) -> Ended | None:
+        """What one line of QEMU's output says of the guest's end."""
         try:
             message = json.loads(line)
         except ValueError:
