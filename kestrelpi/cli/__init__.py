@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ NOUNS = {
     "status": "What runs, and what each node is doing.",
     "lab": "Emulated Pis that boot from the real services.",
 }
+
+NOT_A_BUG = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What the machine refuses: not root, or a disk that is full or read-only."""
 
 
 class Nouns(click.Group):
@@ -80,9 +84,15 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(ExitStatus.USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("kestrelpi: interrupted", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in NOT_A_BUG:
+            raise
+        fix = "run it as root" if isinstance(error, PermissionError) else "mend that and try again"
+        click.echo(f"kestrelpi: {UserError(str(error.strerror), where=str(error.filename or ''), fix=fix)}", err=True)
+        sys.exit(ExitStatus.FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("kestrelpi: interrupted", err=True)
+        sys.exit(130)

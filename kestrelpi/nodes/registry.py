@@ -39,8 +39,10 @@ class Registry:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return cls()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"byte {error.start} is not UTF-8", where=str(path)) from error
+        except OSError as error:
+            raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
         return cls.parse(text, str(path), config)
 
     @classmethod
