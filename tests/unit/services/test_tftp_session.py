@@ -132,7 +132,9 @@ def test_silence_is_answered_with_growing_patience_and_an_end() -> None:
     session, sock = make(b"x" * 3000)
     take(session, sock, ack(1), 0.5)
     first = len(sock.sent)
-    now, outcome, gaps = 0.5, None, []
+    now = 0.5
+    outcome: str | None = None
+    gaps: list[float] = []
     while outcome is None:
         assert session.due > now or len(gaps) == 0
         gaps.append(session.due - now)

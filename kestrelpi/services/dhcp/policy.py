@@ -1,0 +1,236 @@
+"""What the server answers to a message: the rules, without sockets, clock or files."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from kestrelpi.config import Config
+from kestrelpi.nodes.boots import Stage
+from kestrelpi.nodes.models import Identity, identify, is_pi
+from kestrelpi.nodes.node import Node
+from kestrelpi.services.dhcp.book import LeaseBook
+from kestrelpi.services.dhcp.notices import Notices
+from kestrelpi.services.dhcp.offer import Grant, Site, grant, inform, nak
+from kestrelpi.services.dhcp.packet import NOWHERE, REPLIES, Kind, Message
+
+ROM_OUI = "b8:27:eb"
+ROM_WANTS = 12
+"""How many options the Pi 3B's ROM asks for in option 55; bootcode.bin, the next stage, asks for 14."""
+HOLD = 60
+"""Seconds for which an offer is held for a client that will send a REQUEST (that is: not for a Pi)."""
+BOOTING = 120.0
+"""Seconds for which a client's DISCOVER is remembered."""
+REMEMBERED = 16384
+"""Clients that are remembered at most."""
+
+
+class Directory(Protocol):
+    """Who is registered."""
+
+    def node_by_mac(self, mac: str) -> Node | None: ...
+
+    def node_by_address(self, address: IPv4Address) -> Node | None: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply, and when to send it."""
+
+    packet: bytes
+    address: IPv4Address
+    """What the client will have; 0.0.0.0 in a NAK."""
+    kind: Kind
+    delay: float = 0.0
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who asks, and what the configuration says for him."""
+
+    node: Node | None
+    pi: bool
+    served: bool
+    boot: bool
+    """Whether he may get what a boot loader needs."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last DISCOVER of a MAC."""
+
+    at: float
+    xid: int
+    pxe: bool
+    serial: str
+
+
+@dataclass(eq=False)
+class Policy:
+    """The rules. `event` hears of the stages of a Pi's boot loader, `sighted` of what it says of itself."""
+
+    config: Config
+    site: Site
+    directory: Directory
+    book: LeaseBook
+    event: Callable[[str, Stage, str], None]
+    sighted: Callable[[str, Identity], None]
+    notices: Notices
+    counters: Counter[str] = field(default_factory=Counter)
+    _seen: OrderedDict[str, Seen] = field(default_factory=OrderedDict)
+
+    def answer(self, asked: Message, now: float) -> Answer | None:
+        """The reply to a message; None: none. `now` is Unix time."""
+        self.counters[asked.kind.name.lower()] += 1
+        if asked.op != 1 or asked.kind in REPLIES:
+            self._foreign(asked.server)
+            return None
+        if asked.giaddr != NOWHERE and asked.giaddr not in self.site.network:
+            self.notices.warn("relay", f"the DHCP relay {asked.giaddr} is outside of {self.site.network}: not served")
+            return None
+        client = self._client(asked)
+        match asked.kind:
+            case Kind.DISCOVER:
+                return self._discover(asked, client, now)
+            case Kind.REQUEST:
+                return self._request(asked, client, now)
+            case Kind.DECLINE:
+                self._decline(asked, client, now)
+            case Kind.RELEASE:
+                self.book.release(asked.mac, asked.ciaddr)
+            case Kind.INFORM if client.served and asked.ciaddr in self.site.network:
+                return Answer(inform(self.site, asked), asked.ciaddr, Kind.ACK)
+        return None
+
+    def _client(self, asked: Message) -> Client:
+        dhcp = self.config.services.dhcp
+        node = self.directory.node_by_mac(asked.mac)
+        if node:
+            return Client(node, True, True, True)
+        if is_pi(asked.mac, asked.guid, dhcp.extra_ouis):
+            return Client(None, True, dhcp.unregistered != "ignore", dhcp.unregistered == "wait")
+        return Client(None, False, dhcp.strangers == "address", False)
+
+    def _discover(self, asked: Message, client: Client, now: float) -> Answer | None:
+        if client.pi and asked.pxe:
+            self._look_at(asked, now)
+        if not client.served:
+            self.counters["ignored"] += 1
+            return None
+        address = self._address(asked, client, asked.requested, now)
+        if address is None:
+            return None
+        # A Pi 3 never sends a REQUEST: for a Pi the offer is the lease.
+        lasts = self.site.lease if client.pi else HOLD
+        self._promise(asked, client, address, now + lasts)
+        boot = client.boot and asked.pxe
+        packet = grant(self.site, Kind.OFFER, asked, Grant(address, boot, _hostname(client)))
+        if client.pi and asked.pxe:
+            self.event(asked.mac, Stage.OFFER, str(address))
+        return Answer(packet, address, Kind.OFFER, self._delay(asked))
+
+    def _look_at(self, asked: Message, now: float) -> None:
+        """Remember a Pi's boot loader, and tell of it."""
+        said = identify(asked.guid, asked.mac, self.config.services.dhcp.extra_ouis)
+        before = self._seen.pop(asked.mac, None)
+        self._seen[asked.mac] = Seen(now, asked.xid, True, said.serial)
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        detail = ""
+        if before and now - before.at < BOOTING and said.serial and before.serial and said.serial != before.serial:
+            detail = f"two Pis use this MAC: serials {before.serial} and {said.serial}"
+            self.counters["duplicate_mac"] += 1
+            self.notices.warn(f"mac {asked.mac}", f"{asked.mac}: {detail}; change MAC_ADDRESS in the EEPROM of one")
+        self.event(asked.mac, Stage.DISCOVER, detail)
+        self.sighted(asked.mac, said)
+
+    def _address(self, asked: Message, client: Client, wish: IPv4Address | None, now: float) -> IPv4Address | None:
+        if client.node:
+            return client.node.address
+        address = self.book.choose(asked.mac, wish, now)
+        if address is None:
+            pool = self.config.pool
+            self.counters["pool_full"] += 1
+            self.notices.warn(
+                "pool",
+                f"no address is left for {asked.mac} in network.pool ({pool}, {len(pool)} addresses): "
+                "widen it, shorten services.dhcp.lease, or register the Pis",
+            )
+            if client.pi and asked.pxe:
+                self.event(asked.mac, Stage.DISCOVER, "no address left in network.pool")
+        return address
+
+    def _promise(self, asked: Message, client: Client, address: IPv4Address, expires: float) -> None:
+        name = client.node.name if client.node else _clean(asked.text("hostname"))
+        client_id = asked.text("client_id").hex(":")
+        held = self.book.get(asked.mac)
+        if held and held.address == address:
+            expires = max(expires, held.expires)  # a stranger's DISCOVER doesn't shorten his lease
+            name, client_id = name or held.hostname, client_id or held.client_id
+        self.book.grant(asked.mac, address, expires, name, client_id)
+
+    def _delay(self, asked: Message) -> float:
+        rom = asked.pxe and asked.mac.startswith(ROM_OUI) and len(asked.wanted) == ROM_WANTS
+        return float(self.config.services.dhcp.rom_delay) if rom else 0.0
+
+    def _request(self, asked: Message, client: Client, now: float) -> Answer | None:
+        if asked.server is not None and asked.server != self.site.server:
+            self._foreign(asked.server)
+            if not client.pi:
+                self.book.expire_now(asked.mac, now)
+            return None
+        if not client.served:
+            self.counters["ignored"] += 1
+            return None
+        wish = asked.requested or (asked.ciaddr if asked.ciaddr != NOWHERE else None)
+        if wish is None:
+            self.counters["malformed"] += 1
+            return None
+        if client.node:
+            allowed, why = client.node.address == wish, f"your address is {client.node.address}"
+        else:
+            # Its lease, or free: our file may have been lost.
+            allowed, why = self.book.free_for(asked.mac, wish, now), f"{wish} is not yours"
+        if not allowed:
+            self.counters["refused"] += 1
+            return Answer(nak(self.site, asked, why), NOWHERE, Kind.NAK)
+        self._promise(asked, client, wish, now + self.site.lease)
+        boot = client.boot and (asked.pxe or self._boots(asked, now))
+        if boot:
+            self.event(asked.mac, Stage.REQUEST, str(wish))
+        return Answer(grant(self.site, Kind.ACK, asked, Grant(wish, boot, _hostname(client))), wish, Kind.ACK)
+
+    def _boots(self, asked: Message, now: float) -> bool:
+        """Whether this REQUEST belongs to a boot loader's DISCOVER: firmware of 2020 leaves option 60 out of it."""
+        seen = self._seen.get(asked.mac)
+        return seen is not None and seen.xid == asked.xid and now - seen.at < BOOTING
+
+    def _decline(self, asked: Message, client: Client, now: float) -> None:
+        address = asked.requested
+        if address is None:
+            return
+        if self.book.decline(asked.mac, address, now):
+            what = f"{asked.mac} found {address} in use by somebody else"
+            fix = "find that device, or give the node another address: kestrelpi nodes set" if client.node else ""
+            self.notices.warn(f"declined {address}", f"{what}; {fix}" if fix else f"{what}: not given out for a while")
+
+    def _foreign(self, server: IPv4Address | None) -> None:
+        """Another DHCP server speaks on this network."""
+        if server is None or server == self.site.server:
+            return
+        self.counters["foreign"] += 1
+        self.notices.foreign(server)
+
+
+def _hostname(client: Client) -> str:
+    return client.node.name if client.node else ""
+
+
+def _clean(name: bytes) -> str:
+    """A host name for the leases file: letters, digits and dashes; a client must not break the file's format."""
+    kept = "".join(letter for letter in name[:63].decode("ascii", "ignore") if letter.isalnum() or letter == "-")
+    return kept.strip("-").lower()

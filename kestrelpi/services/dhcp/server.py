@@ -1,0 +1,247 @@
+"""The DHCP server: sockets, timers and the leases file around the rules of `policy`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from kestrelpi.config import Config
+from kestrelpi.nodes import leases
+from kestrelpi.nodes.boots import Stage
+from kestrelpi.nodes.models import Identity
+from kestrelpi.services.dhcp import wire
+from kestrelpi.services.dhcp.book import LeaseBook
+from kestrelpi.services.dhcp.notices import Notices
+from kestrelpi.services.dhcp.offer import Site
+from kestrelpi.services.dhcp.packet import NOWHERE, Kind, Malformed, Message, parse
+from kestrelpi.services.dhcp.policy import Answer, Directory, Policy
+
+log = logging.getLogger("kestrelpi")
+
+WRITE_AFTER = 0.5
+"""Seconds from a change of a lease to the file: what a kill -9 can lose."""
+A_TURN = 64
+"""Packets that are taken before others in the event loop have their turn."""
+RATE = 20.0
+"""Messages a second from one MAC; a Pi sends one in 4 s."""
+REMEMBERED = 16384
+PACKET_OUTGOING = 4
+"""linux/if_packet.h: our own frames, which a packet socket hears too."""
+
+Source = tuple[str, int]
+
+
+def site(config: Config) -> Site:
+    """What every reply says, from the configuration."""
+    network = config.network
+    own_dns = (config.listen,) if config.services.dns.enabled else network.nameservers
+    gateway = network.gateway or network.address.ip
+    return Site(
+        config.listen, network.address.network, gateway, own_dns, network.domain, int(config.services.dhcp.lease)
+    )
+
+
+class RateLimit:
+    """At most `rate` messages a second from one sender, with a second's worth at once."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def allows(self, who: str, now: float) -> bool:
+        """Count one message; False when there were too many."""
+        left, at = self._left.pop(who, (self._rate, now))
+        left = min(self._rate, left + max(0.0, now - at) * self._rate)
+        self._left[who] = (max(left - 1, 0.0), now)
+        if len(self._left) > REMEMBERED:
+            self._left.popitem(last=False)
+        return left >= 1
+
+
+class DhcpServer:
+    """Answers DHCP on one interface until `stop`.
+
+    `event` hears of the stages of each Pi's boot loader (MAC, stage, detail), `sighted` of what its option 97 tells.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        directory: Directory,
+        leases_file: Path,
+        event: Callable[[str, Stage, str], None],
+        sighted: Callable[[str, Identity], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.notices = Notices(clock)
+        self._file = leases_file
+        self._clock = clock
+        own = {config.listen, config.network.address.ip, config.network.gateway}
+        self._book = LeaseBook(
+            config.pool, lambda address: address in own or directory.node_by_address(address) is not None
+        )
+        self._policy = Policy(config, site(config), directory, self._book, event, sighted, self.notices)
+        self._rate = RateLimit(RATE)
+        self._delayed: dict[str, asyncio.TimerHandle] = {}
+        self._sock: socket.socket | None = None
+        self._link: socket.socket | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Messages by kind, and what was dropped and why."""
+        return self._policy.counters
+
+    @property
+    def foreign_servers(self) -> Mapping[IPv4Address, float]:
+        """Other DHCP servers that were heard, with the Unix time of the last message."""
+        return self.notices.foreign_servers
+
+    async def start(self) -> None:
+        """Read the leases, open the sockets and serve. Raises UserError: no such interface, port taken."""
+        self._book.load(leases.read(self._file).values(), self._clock())
+        port = self.config.services.dhcp.port
+        loop = asyncio.get_running_loop()
+        if self.config.listen.is_loopback:
+            self._sock = wire.open_server(str(self.config.listen), port, "")
+        else:
+            interface = self.config.network.interface or wire.interface_of(self.config.listen)
+            wire.check_interface(interface)
+            self._sock = wire.open_server("0.0.0.0", port, interface)
+            self._link = wire.open_link(interface)
+        loop.add_reader(self._sock, self._readable, self._sock)
+        if self._link:
+            loop.add_reader(self._link, self._heard, self._link)
+        self._writer = asyncio.create_task(self._write_leases())
+
+    async def stop(self) -> None:
+        """Close the sockets and write the leases."""
+        loop = asyncio.get_running_loop()
+        for handle in self._delayed.values():
+            handle.cancel()
+        for sock in (self._sock, self._link):
+            if sock:
+                loop.remove_reader(sock)
+                sock.close()
+        self._sock = self._link = None
+        self._stopping.set()
+        if self._writer:
+            await self._writer
+            self._writer = None
+
+    async def _write_leases(self) -> None:
+        """Write what changed, a few times a second at most, and a last time at the end."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), WRITE_AFTER)
+            try:
+                await self._write()
+            except OSError as error:
+                self._book.changed = True
+                self.notices.warn("leases", f"the leases can't be written to {self._file}: {error.strerror}")
+
+    async def _write(self) -> None:
+        """Write the file, if there is something new, in a thread: fsync may take its time, and Pis don't wait."""
+        if self._book.changed:
+            self._book.changed = False
+            await asyncio.to_thread(leases.write, self._file, self._book.all())
+
+    def _readable(self, sock: socket.socket) -> None:
+        for _ in range(A_TURN):
+            try:
+                packet, source = sock.recvfrom(2048)
+            except BlockingIOError:
+                return
+            except OSError as error:  # an ICMP error for something sent earlier
+                log.debug("dhcp: %s", error)
+                continue
+            self._received(packet, source)
+
+    def _received(self, packet: bytes, source: Source) -> None:
+        now = self._clock()
+        try:
+            asked = parse(packet)
+        except Malformed as error:
+            self.counters["malformed"] += 1
+            log.debug("dhcp: dropped a packet from %s: %s", source[0], error)
+            return
+        if not self._rate.allows(asked.mac, now):
+            self.counters["limited"] += 1
+            return
+        answer = self._policy.answer(asked, now)
+        if answer is None:
+            return
+        old = self._delayed.pop(asked.mac, None)
+        if old:
+            old.cancel()
+        if answer.delay:
+            loop = asyncio.get_running_loop()
+            self._delayed[asked.mac] = loop.call_later(answer.delay, self._send, answer, asked, source)
+        else:
+            self._send(answer, asked, source)
+
+    def _send(self, answer: Answer, asked: Message, source: Source) -> None:
+        self._delayed.pop(asked.mac, None)
+        if self._sock is None:
+            return
+        if self._framed(answer, asked, source):
+            return
+        try:
+            self._sock.sendto(answer.packet, self._destination(answer, asked, source))
+            self.counters["sent"] += 1
+        except OSError as error:
+            self.counters["unsent"] += 1
+            self.notices.warn("send", f"a reply to {asked.mac} can't be sent: {error.strerror}")
+
+    def _destination(self, answer: Answer, asked: Message, source: Source) -> Source:
+        """Where a reply goes (RFC 2131 section 4.1); on another port than 67, as for tests, to where it came from."""
+        usual = self.config.services.dhcp.port == wire.SERVER_PORT
+        if asked.giaddr != NOWHERE:
+            return str(asked.giaddr), wire.SERVER_PORT if usual else source[1]
+        if source[0] != "0.0.0.0":
+            return source
+        return "255.255.255.255", wire.CLIENT_PORT if usual else source[1]
+
+    def _framed(self, answer: Answer, asked: Message, source: Source) -> bool:
+        """Send to the client's MAC, if it has no address yet and doesn't want a broadcast. False: send it otherwise."""
+        if self._link is None or source != ("0.0.0.0", wire.CLIENT_PORT) or asked.giaddr != NOWHERE:
+            return False
+        if asked.broadcast or answer.kind is Kind.NAK:
+            return False
+        mac = bytes.fromhex(asked.mac.replace(":", ""))
+        ours = wire.hardware_address(self._link)
+        try:
+            self._link.send(wire.frame(ours, mac, self.config.listen, answer.address, answer.packet))
+        except OSError as error:
+            log.debug("dhcp: no frame to %s: %s", asked.mac, error)
+            return False
+        self.counters["sent"] += 1
+        return True
+
+    def _heard(self, link: socket.socket) -> None:
+        """Something went from a DHCP server to a client: was it another server's?"""
+        for _ in range(A_TURN):
+            try:
+                raw, (_, _, direction, *_) = link.recvfrom(2048)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.debug("dhcp: %s", error)
+                return
+            if direction == PACKET_OUTGOING:
+                continue
+            try:
+                said = parse(wire.udp_payload(raw))
+            except Malformed:
+                continue
+            if said.op == 2:
+                self._policy.answer(said, self._clock())
