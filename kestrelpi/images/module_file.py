@@ -75,6 +75,8 @@ class Service:
     """Kept although `user` isn't root, such as `net_bind_service`."""
     folders: tuple[str, ...] = ()
     """Made before the start, owned by `user`, mode 0755."""
+    needs_nodes: bool = False
+    """It doesn't run before a node of the module is registered."""
     ready: Ready = field(default_factory=Ready)
     reload: tuple[str, ...] = ()
     """Run when a file of overlay/frontend changed; empty: the service is started again."""

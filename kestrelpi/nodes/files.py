@@ -10,12 +10,15 @@ import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
+from kestrelpi.images.modules import module_uids, of_image
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.images.sources import overlay
 from kestrelpi.nodes.identity import Secrets, machine_id
+from kestrelpi.nodes.module_secrets import of_modules
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
@@ -34,6 +37,8 @@ class Member:
     target: str = ""
     """Where a symbolic link points."""
     folder: bool = False
+    uid: int = 0
+    gid: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,11 @@ class RuntimeFiles:
         self.secrets = Secrets(paths)
 
     def archive(self, node: Node) -> bytes:
-        """The files of `node` as ustar: sorted, owned by root, the same bytes for the same input.
+        """The files of `node` as ustar: sorted, the same bytes for the same input.
 
         Raises UserError when a template can't be rendered.
         """
-        return pack({**self.identity(node), **self.overlay(node)})
+        return pack({**self.identity(node), **self.secrets_of_modules(node), **self.overlay(node)})
 
     def identity(self, node: Node) -> dict[str, Member]:
         """What makes the node this node. The host key stays the same from boot to boot, and goes with the MAC."""
@@ -71,6 +76,16 @@ class RuntimeFiles:
             "etc/ssh/ssh_host_ed25519_key.pub": Member(host_key.public.read_bytes()),
             "root/.ssh": Member(mode=0o700, folder=True),
             "root/.ssh/authorized_keys": Member(self.secrets.cluster_key().public.read_bytes(), 0o600),
+        }
+
+    def secrets_of_modules(self, node: Node) -> dict[str, Member]:
+        """What the modules of the node's image share with it, such as the Munge key."""
+        found = of_image(self.paths, self.config, node.image_of(self.config))
+        uids = module_uids(found)
+        return {
+            declared.path.lstrip("/"): Member(content, int(declared.mode, 8), uid=uid, gid=uid)
+            for _, _, declared, content in of_modules(self.paths, found)
+            for uid in (uids.get(declared.owner, 0),)
         }
 
     def overlay(self, node: Node) -> dict[str, Member]:
@@ -84,6 +99,9 @@ class RuntimeFiles:
         """What the templates can use."""
         config = self.config
         return {
+            "options": of_image(self.paths, config, node.image_of(config)).options,
+            "root": "" if self.paths.root == Path("/") else str(self.paths.root),
+            "lab": self.paths.root != Path("/"),
             "node": node,
             "nodes": self.registry.nodes,
             "config": config,
@@ -109,6 +127,7 @@ def pack(members: Mapping[str, Member]) -> bytes:
             member = members[name]
             info = tarfile.TarInfo(name)
             info.mtime, info.mode, info.size = MTIME, member.mode, len(member.content)
+            info.uid, info.gid = member.uid, member.gid
             if member.folder:
                 info.type = tarfile.DIRTYPE
             elif member.target:

@@ -1,0 +1,125 @@
+"""The frontend's services of modules (Munge, slurmctld, …): their files and secrets, their start, their reload.
+
+Where systemd is process 1 they are its units, which we start and start again; elsewhere they are our children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from kestrelpi.errors import UserError
+from kestrelpi.files import write_whole
+from kestrelpi.images.module_file import Service
+from kestrelpi.images.modules import Module
+from kestrelpi.nodes.module_secrets import of_modules
+from kestrelpi.run import run
+from kestrelpi.services.module_files import Frontend
+from kestrelpi.services.supervise import Supervised, make_folder, user_ids
+
+log = logging.getLogger("kestrelpi")
+
+COMMAND_TIMEOUT = 60.0
+"""Seconds that systemctl or a reload command may take."""
+
+
+class ClusterServices:
+    """Started, refreshed and stopped by the daemon.
+
+    A service that doesn't start is named in the log and in `failed`, and tried again at the next refresh: the nodes
+    must be able to boot without it.
+    """
+
+    def __init__(self, frontend: Callable[[], Frontend], systemd: bool) -> None:
+        """`frontend` gives the state that configuration and registry want now."""
+        self.frontend = frontend
+        self.systemd = systemd
+        self.children: dict[str, Supervised] = {}
+        self.running: set[str] = set()
+        self.failed: dict[str, str] = {}
+
+    async def refresh(self) -> list[str]:
+        """Bring files, secrets and services to the current state; returns the modules that had something new."""
+        try:
+            frontend = self.frontend()
+            changed = write_secrets(frontend) | write_files(frontend)
+        except UserError as error:
+            log.error("the services of the modules can't be brought up to date: %s", error)
+            self.failed["configuration"] = str(error)
+            return []
+        self.failed.pop("configuration", None)
+        await self._stop(self.running - {service.name for _, service in frontend.services()})
+        for module, service in frontend.services():
+            if module.name in changed or service.name not in self.running:
+                await self._try(frontend, module, service, module.name in changed)
+        return sorted(changed)
+
+    async def stop(self) -> None:
+        """End our children, the last started first; units of systemd stay."""
+        await self._stop(list(self.children)[::-1])
+
+    async def _try(self, frontend: Frontend, module: Module, service: Service, again: bool) -> None:
+        try:
+            await self._start(frontend, module, service, again)
+        except UserError as error:
+            log.error("%s of the module %s does not run: %s", service.name, module.name, error)
+            self.failed[service.name] = str(error)
+            await self._stop([service.name])
+        else:
+            log.info("%s of the module %s runs", service.name, module.name)
+            self.failed.pop(service.name, None)
+            self.running.add(service.name)
+
+    async def _start(self, frontend: Frontend, module: Module, service: Service, again: bool) -> None:
+        if self.systemd:
+            await command(["systemctl", "restart" if again else "start", service.unit])
+        elif service.name in self.children:
+            await self.children[service.name].restart()
+        else:
+            self.children[service.name] = Supervised(frontend.child(module, service))
+            await self.children[service.name].start()
+        words = frontend.reload_command(module, service)
+        if again and words:
+            await command(words)
+
+    async def _stop(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.running.discard(name)
+            child = self.children.pop(name, None)
+            if child:
+                await child.stop()
+
+
+async def command(words: list[str]) -> None:
+    """Run a short command beside the loop; raises UserError when it fails."""
+    await asyncio.to_thread(run, words, timeout=COMMAND_TIMEOUT)
+
+
+def write_files(frontend: Frontend) -> set[str]:
+    """Write the files that are new; returns the modules whose they are."""
+    changed = set()
+    for file in frontend.files():
+        if not file.path.exists() or file.path.read_bytes() != file.content:
+            write_whole(file.path, file.content, file.mode)
+            changed.add(file.module)
+    return changed
+
+
+def write_secrets(frontend: Frontend) -> set[str]:
+    """Make the modules' secrets, and put those that the frontend reads to their places; returns whose are new."""
+    changed = set()
+    for module, _, declared, content in of_modules(frontend.paths, frontend.enabled):
+        if not declared.frontend:
+            continue
+        path = Path(f"{frontend.root}{declared.path}")
+        uid, gid = user_ids(declared.owner)
+        if path.exists() and path.read_bytes() == content:
+            continue
+        make_folder(path.parent, uid, gid)
+        write_whole(path, content, int(declared.mode, 8))
+        os.chown(path, uid, gid)
+        changed.add(module.name)
+    return changed
