@@ -18,6 +18,7 @@ from kestrelpi.nodes import overview, sightings
 from kestrelpi.nodes.changing import Change, change_node, remove_nodes
 from kestrelpi.nodes.entering import ssh_command
 from kestrelpi.nodes.finding import find_node
+from kestrelpi.nodes.identity import Secrets
 from kestrelpi.nodes.registering import Learned, Registered, Registrar, Seen, nothing_found, watch
 from kestrelpi.nodes.registry import Node, Registry, edit
 from kestrelpi.paths import Paths
@@ -68,6 +69,7 @@ def register(ctx: Context, group: str, image: str, count: int | None, timeout: f
             _say(ctx, event)
             if isinstance(event, Registered):
                 found.append(event.node)
+                Secrets(ctx.paths).host_key(event.node.mac)  # made now, so that a boot of many Pis needn't wait for it
     except KeyboardInterrupt:
         interrupted = True
     names = {node.name for node in found}

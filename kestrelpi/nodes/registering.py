@@ -102,7 +102,7 @@ class Registrar:
         self._since.update({one.lease.mac: one.since for one in candidates if one.lease.mac not in self._since})
         self._polls += 1
         ready = self._ready(candidates)[: most or None]
-        if ready or learn(registry, known) != registry:
+        if ready or learn(registry, known) is not registry:
             events += self._write(ready, held, known)
         return events
 
@@ -210,6 +210,18 @@ def learn(registry: Registry, known: Mapping[str, Sighting]) -> Registry:
             changed[node.name] = new
             taken.add(new.serial)
     return Registry(tuple(changed.get(node.name, node) for node in registry)) if changed else registry
+
+
+def learn_all(paths: Paths, config: Config) -> list[Node]:
+    """Write to the registry what the sightings add to it; returns the nodes that changed. For the daemon's timer."""
+    known = sightings.read(paths.sightings)
+    registry = Registry.load(paths.registry, config)
+    if learn(registry, known) is registry:
+        return []
+    with edit(paths, config) as change:
+        before = change.registry
+        change.registry = learn(before, known)
+        return [node for node in change.registry if node != before.by_name[node.name]]
 
 
 def watch(registrar: Registrar, count: int = 0, timeout: float = 0.0) -> Iterator[Event]:

@@ -110,7 +110,14 @@ def edit(paths: Paths, config: Config | None = None) -> Iterator[Edit]:
         if change.registry != before:
             text = change.registry.emit()
             Registry.parse(text, str(paths.registry), config)  # what we write must be what we can read
+            _keep_what_people_wrote(paths.registry, before)
             write_whole(paths.registry, text)
+
+
+def _keep_what_people_wrote(path: Path, registry: Registry) -> None:
+    """Copy the file to `nodes.yaml.bak` if it isn't as we write it: its comments would be lost."""
+    if path.exists() and (old := path.read_bytes()) != registry.emit().encode():
+        write_whole(path.with_name(f"{path.name}.bak"), old)
 
 
 def _clashes(node: Node, others: Registry) -> Iterator[tuple[str, Node]]:

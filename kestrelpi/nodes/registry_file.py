@@ -16,7 +16,7 @@ from kestrelpi.nodes.node import Node
 HEADER = """\
 # The registry of kestrelpi: one node a line. `kestrelpi nodes register` adds to it, and people may edit it:
 # kestrelpi serve takes the change over at once, and keeps the last good state if something here is wrong.
-# kestrelpi writes this file whole and sorted: comments below this header are lost then.
+# kestrelpi writes this file whole and sorted: comments below this header are lost then (nodes.yaml.bak keeps them).
 """
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 """Names of nodes are host names (RFC 1123 section 2.1), in lower case."""

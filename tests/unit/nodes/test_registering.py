@@ -21,6 +21,7 @@ from kestrelpi.nodes.registering import (
     Registrar,
     Seen,
     learn,
+    learn_all,
     nothing_found,
     watch,
 )
@@ -198,6 +199,17 @@ def test_learning_never_gives_two_nodes_one_serial() -> None:
     known = {mac(n): Sighting(mac(n), "91cdf03d", "4B") for n in (1, 2)}
     assert [(node.serial, node.model) for node in learn(two, known)] == [("91cdf03d", "4B"), ("", "4B")]
     assert learn(two, {}) is two
+
+
+def test_the_daemon_learns_without_registering(world: World) -> None:
+    assert learn_all(world.paths, CONFIG) == []
+    with edit(world.paths, CONFIG) as change:
+        change.registry = Registry.of([Node("rpi1", mac(1), "rpi", IPv4Address("10.77.0.11"))])
+    world.lease(mac(2), "10.77.0.130")
+    world.sight(mac(1), "91cdf03d", "4B")
+    assert [node.serial for node in learn_all(world.paths, CONFIG)] == ["91cdf03d"]
+    assert learn_all(world.paths, CONFIG) == []
+    assert [(node.name, node.model) for node in world.registry] == [("rpi1", "4B")]
 
 
 def test_no_free_address(tmp_path: Path) -> None:

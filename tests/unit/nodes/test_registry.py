@@ -183,3 +183,15 @@ def test_edit_leaves_an_unchanged_file_alone(tmp_path: Path) -> None:
     with edit(paths, CONFIG):
         pass
     assert paths.registry.read_text() == BLOCK_STYLE, "comments are lost only when there is something to write"
+
+
+def test_what_people_wrote_is_kept_beside(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    paths.registry.parent.mkdir(parents=True)
+    paths.registry.write_text(BLOCK_STYLE)
+    for name in ("rpi2", "rpi10"):
+        with edit(paths, CONFIG) as change:
+            change.registry = change.registry.without(name)
+    assert paths.registry.with_name("nodes.yaml.bak").read_text() == BLOCK_STYLE
+    assert "a comment" not in paths.registry.read_text()
+    assert [node.name for node in Registry.load(paths.registry)] == ["rpi1"]
