@@ -12,7 +12,7 @@ from kestrelpi.config import Config
 from kestrelpi.errors import ConfigError
 from kestrelpi.images import keys, mirror, packages, scripts
 from kestrelpi.images.layers import Layers
-from kestrelpi.images.modules import Module, enabled
+from kestrelpi.images.modules import Module, of_image, uid_variables
 from kestrelpi.images.overrides import Resolved, resolve, resolve_all
 from kestrelpi.images.sources import overlay_layers, script_layers
 from kestrelpi.images.store import Generation, Store
@@ -89,8 +89,10 @@ def plan(paths: Paths, config: Config, image: str, where: str = "") -> BuildPlan
         raise ConfigError(f"there is no image {image!r}", where=where or str(paths.config), fix=f"images: {known}")
     suite = chosen.suite or mirror.own_suite()
     source = mirror.find(suite, config.build.mirror, mirror.read_sources())
-    modules = enabled(paths, chosen.modules, where)
-    settings = scripts.Settings(image, suite, config, paths, archives(paths, config))
+    found_modules = of_image(paths, config, image)
+    modules = found_modules.modules
+    more = {**found_modules.variables(), **uid_variables(modules)}
+    settings = scripts.Settings(image, suite, config, paths, archives(paths, config), more, found_modules.options or {})
     lists = script_layers(paths, "node", "packages", modules, image)
     found = resolve(lists)
     for one in found.values():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kestrelpi import templates
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.images.keys import hash_bytes, hash_path
+from kestrelpi.images.options import Values
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.paths import Paths, data_dir
 
@@ -30,6 +31,10 @@ class Settings:
     config: Config
     paths: Paths
     cache: Path
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Variables of modules: KESTRELPI_<MODULE>_<OPTION>, KESTRELPI_UID_<USER>."""
+    options: Mapping[str, Values] = field(default_factory=dict)
+    """Module → option → value."""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -44,12 +49,14 @@ class Settings:
             "KESTRELPI_TIMEZONE": self.config.images[self.image].timezone,
             "KESTRELPI_DATA": str(data_dir()),
             "KESTRELPI_CACHE": str(self.cache),
+            **self.more,
         }
 
     @property
     def context(self) -> dict[str, object]:
-        """What a `*.j2` file may use: the KESTRELPI_* variables, `config`, `image` (its name), `suite`."""
-        return {**self.variables, "config": self.config, "image": self.image, "suite": self.suite}
+        """What a `*.j2` file may use: KESTRELPI_*, `config`, `image` (its name), `suite`, the modules' `options`."""
+        own = {"config": self.config, "image": self.image, "suite": self.suite, "options": self.options}
+        return {**self.variables, **own}
 
 
 @dataclass(frozen=True)

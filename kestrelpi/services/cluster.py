@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,10 +19,14 @@ from kestrelpi.images.modules import Module
 from kestrelpi.nodes.module_secrets import of_modules
 from kestrelpi.run import run
 from kestrelpi.services.module_files import Frontend
-from kestrelpi.services.supervise import Supervised, make_folder, user_ids
+from kestrelpi.services.supervise import POLL, Supervised, make_folder, user_ids
 
 log = logging.getLogger("kestrelpi")
 
+SETTLE = 1.0
+"""Seconds without a change after which the services are told: a room of Pis is registered at once."""
+RETRY = 30.0
+"""Seconds before a service that didn't start is tried again."""
 COMMAND_TIMEOUT = 60.0
 """Seconds that systemctl or a reload command may take."""
 
@@ -40,6 +45,24 @@ class ClusterServices:
         self.children: dict[str, Supervised] = {}
         self.running: set[str] = set()
         self.failed: dict[str, str] = {}
+        self._due = time.monotonic() - SETTLE
+        """When something changed last that isn't carried out yet; 0: nothing."""
+
+    def changed(self) -> None:
+        """The registry, the configuration or what is known of the nodes may be another now."""
+        self._due = time.monotonic()
+
+    async def tend(self) -> None:
+        """Refresh now, after each change, and while something doesn't run; until cancelled."""
+        refreshed = 0.0
+        while True:
+            now = time.monotonic()
+            if (self._due and now - self._due >= SETTLE) or (self.failed and now - refreshed >= RETRY):
+                self._due, refreshed = 0.0, now
+                changed = await self.refresh()
+                if changed:
+                    log.info("brought up to date: %s", ", ".join(changed))
+            await asyncio.sleep(POLL)
 
     async def refresh(self) -> list[str]:
         """Bring files, secrets and services to the current state; returns the modules that had something new."""

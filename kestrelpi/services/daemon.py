@@ -17,6 +17,7 @@ from kestrelpi import __version__
 from kestrelpi.config import Config, load
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked
+from kestrelpi.frontend.machine import machine
 from kestrelpi.nodes.boots import BootLog, Stage
 from kestrelpi.nodes.files import RuntimeFiles
 from kestrelpi.nodes.identity import Secrets
@@ -25,10 +26,12 @@ from kestrelpi.nodes.sightings import Sightings
 from kestrelpi.paths import Paths
 from kestrelpi.services import nfs
 from kestrelpi.services.bootfiles import BootFiles
+from kestrelpi.services.cluster import ClusterServices
 from kestrelpi.services.dhcp.server import DhcpServer
 from kestrelpi.services.directory import Directory
 from kestrelpi.services.dns import DnsServer
 from kestrelpi.services.http import Http, application
+from kestrelpi.services.module_files import Frontend
 from kestrelpi.services.neighbours import mac_of
 from kestrelpi.services.node_api import NodeApi
 from kestrelpi.services.tftp.process import TftpProcess
@@ -105,6 +108,15 @@ class Daemon:
         stack.push_async_callback(http.stop)
         await http.start()
         await self._start_nfs(stack)
+        here = machine(self.paths, config)
+        self.cluster = ClusterServices(lambda: self._frontend(here.program), here.systemd)
+        stack.push_async_callback(self.cluster.stop)
+        tending = asyncio.create_task(self.cluster.tend())
+        stack.callback(tending.cancel)
+
+    def _frontend(self, program: str) -> Frontend:
+        """What the modules want of this machine now."""
+        return Frontend.of(self.paths, self.config, self.directory.registry, self.sightings.known, program)
 
     def _start_tftp(self, stack: AsyncExitStack) -> None:
         tftp = self.config.services.tftp
@@ -138,7 +150,8 @@ class Daemon:
             else:
                 self._reload.clear()
                 self._reload_all()
-            self._flush(False)
+            if self._flush(False):
+                self.cluster.changed()
             self.tftp.tend()
 
     def _reload_all(self) -> None:
@@ -156,10 +169,11 @@ class Daemon:
             self.config = config
             self.api.runtime = RuntimeFiles(self.paths, config)
             self.tftp.reload()
+            self.cluster.changed()
             log.info("reloaded: %d nodes", len(self.directory.registry))
 
-    def _flush(self, force: bool) -> None:
-        self.sightings.flush(time.time(), force)
+    def _flush(self, force: bool) -> bool:
+        return self.sightings.flush(time.time(), force)
 
     def _read_transfers(self) -> None:
         for event in self.tftp.read():
@@ -216,6 +230,7 @@ class Daemon:
             "started": self.started,
             "listen": str(self.config.listen),
             "nfs": nfs.backend(self.config.services.nfs),
+            "modules": {"running": sorted(self.cluster.running), "failed": self.cluster.failed},
             "nodes": nodes,
         }
 

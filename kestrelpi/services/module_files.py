@@ -55,7 +55,7 @@ class Frontend:
         return "" if self.paths.root == Path("/") else str(self.paths.root)
 
     def variables(self, module: str) -> dict[str, object]:
-        """What templates of a module know. `nodes` are those whose image has the module, `groups` are groups with such."""
+        """What templates of a module know. `nodes` and `groups` are those whose image has the module."""
         images = {name for name in self.config.images if module in modules.of_image(self.paths, self.config, name)}
         nodes = [node for node in self.nodes if node.image in images]
         groups = {name: [node for node in nodes if node.group == name] for name in self.config.groups}
