@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from kestrelpi import run
 from kestrelpi.cli.context import Context, pass_context
+from kestrelpi.cli.images import build
 from kestrelpi.cli.table import print_table
 from kestrelpi.errors import ExitStatus
+from kestrelpi.lab import demo as demo_of
 from kestrelpi.lab.lab import Lab
 from kestrelpi.lab.machine import Board
 from kestrelpi.lab.overview import index_of, load_registry, node_of, rows
@@ -152,3 +155,39 @@ def power(ctx: Context, action: str, name: str) -> None:
     """Switch a Pi on or off, or cut its power and give it back."""
     lab = lab_of(ctx)
     lab.power(index_of(lab, load_registry(ctx.paths, ctx.config), name), action)
+
+
+@command.command()
+@click.option("--nodes", type=click.IntRange(1, 200), default=2, help="How many Pis.")
+@click.option("--model", type=click.Choice(list(PROFILES)), default="4", help="Which model they are.")
+@click.option("--keep", is_flag=True, help="Leave everything up and say how to log in.")
+@pass_context
+def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
+    """Build an image, boot Pis that nobody has seen, register them, compute on each, take everything down."""
+    demo_of.configure(ctx.paths)
+    click.get_current_context().invoke(build, name="default")
+    group = next(iter(ctx.config.groups))
+    with ExitStack() as stack:
+        lab = lab_of(ctx)
+        lab.down()  # what a demo left that was killed
+        demo_of.forget_nodes(ctx.paths, ctx.config)
+        ctx.say(f"Switching on {nodes} emulated Pis (model {model})")
+        if not keep:
+            stack.callback(lab.down)
+        lab.up(lab.pis([model] * nodes))
+        ctx.say(f"Registering them from their leases (kestrelpi nodes register {group})")
+        found = demo_of.register(ctx.paths, ctx.config, group, nodes, ctx.say)
+        ctx.say("Waiting until they are ready")
+        ready = demo_of.wait_until_ready(ctx.paths, lab, found, ctx.say)
+        ctx.say(f"Computing: fibo {demo_of.FIBO} on each over SSH")
+        results = [demo_of.compute(ctx.paths, ctx.config, lab, node, ready[node.name]) for node in found]
+    headings, table = demo_of.table(results)
+    if ctx.json:
+        ctx.document([dict(zip(headings, row, strict=True)) for row in table])
+    else:
+        click.echo("Seconds from the first DHCP packet to each stage, and fibo:")
+        print_table(headings, table)
+    if keep:
+        base = f"kestrelpi --root {ctx.paths.root}"
+        ctx.say(f"The lab is up. Log in: {base} lab ssh {found[0].name}    See it: {base} lab status")
+        ctx.say(f"Take it down: {base} lab down")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -97,3 +98,15 @@ def is_pi(mac: str, option97: bytes = b"", extra_ouis: Iterable[str] = ()) -> bo
     if mac[:8] in OUIS or option97[1:5] in FOURCCS:
         return True
     return any(mac.startswith(oui.lower().replace("-", ":")) for oui in extra_ouis)
+
+
+def board(text: str) -> str:
+    """The model's name from the device tree's `model` ("Raspberry Pi 4 Model B Rev 1.4"); empty: not a Pi we know."""
+    found = re.match(r"Raspberry Pi (Compute Module )?(Zero 2 W|\d+S?)(?: Model ([AB]))?( Plus)?", text)
+    if not found:
+        return ""
+    module, number, letter, plus = found.groups()
+    if module:
+        return f"CM{number}"
+    name = number + (letter or "") + ("+" if plus else "")
+    return {"5B": "5"}.get(name, name)

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from kestrelpi.errors import UserError
-from kestrelpi.nodes.models import Identity
+from kestrelpi.nodes.models import Identity, board
 from kestrelpi.services.neighbours import mac_of
 from kestrelpi.services.node_api import Client, NodeApi, Refused
 
@@ -85,6 +85,7 @@ def said(request: Request) -> Identity:
     hexadecimal = len(serial) == 8 and all(one in "0123456789abcdef" for one in serial)
     return Identity(
         serial=serial if hexadecimal else "",
+        model=board(query.get("model", "").replace("_", " ")),
         memory_mb=number("memory"),
         cpus=number("cpus"),
     )

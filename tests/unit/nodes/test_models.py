@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kestrelpi.nodes.models import FOURCCS, Identity, Model, identify, is_pi, revision
+from kestrelpi.nodes.models import FOURCCS, Identity, Model, board, identify, is_pi, revision
 
 PI4 = bytes.fromhex("00 34695052 1431d000 010902f7 3df0cd91")
 """A Pi 4, from a published dnsmasq log."""
@@ -77,3 +77,21 @@ def test_is_pi() -> None:
     assert not is_pi("00:11:22:33:44:55", b"\0" * 17)
     assert is_pi("02:00:00:33:44:55", extra_ouis=("02:00:00",))
     assert not is_pi("02:00:01:33:44:55", extra_ouis=("02:00:00",))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Raspberry Pi 4 Model B Rev 1.4", "4B"),
+        ("Raspberry Pi 3 Model B Plus Rev 1.3", "3B+"),
+        ("Raspberry Pi 3 Model B Rev 1.2", "3B"),
+        ("Raspberry Pi 400 Rev 1.0", "400"),
+        ("Raspberry Pi Compute Module 4 Rev 1.1", "CM4"),
+        ("Raspberry Pi 5 Model B Rev 1.0", "5"),
+        ("Raspberry Pi Compute Module 5 Rev 1.0", "CM5"),
+        ("Raspberry Pi Zero 2 W Rev 1.0", "Zero 2 W"),
+        ("linux,dummy-virt", ""),
+    ],
+)
+def test_the_device_trees_model(text: str, name: str) -> None:
+    assert board(text) == name
