@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
@@ -86,6 +87,10 @@ class Registrar:
     """MACs with a lease that are no Pis."""
     _since: dict[str, float] = field(default_factory=dict)
     _polls: int = 0
+    _stamp: tuple[object, ...] = ()
+    """Tells whether a file is another one than at the last look."""
+    _waiting: bool = False
+    """Somebody's time may come without a change of a file."""
 
     def __post_init__(self) -> None:
         find_group(self.config, self.group)
@@ -94,6 +99,10 @@ class Registrar:
 
     def poll(self, most: int = 0) -> list[Event]:
         """Look once, and register whoever is ready, in the order in which they were first seen; at most `most`."""
+        stamp = tuple(_stamp(path) for path in (self.paths.leases, self.paths.sightings, self.paths.registry))
+        if stamp == self._stamp and not self._waiting:
+            return []
+        self._stamp = stamp
         held = leases.read(self.paths.leases)
         known = sightings.read(self.paths.sightings)
         registry = Registry.load(self.paths.registry, self.config)
@@ -102,6 +111,7 @@ class Registrar:
         self._since.update({one.lease.mac: one.since for one in candidates if one.lease.mac not in self._since})
         self._polls += 1
         ready = self._ready(candidates)[: most or None]
+        self._waiting = len(ready) < len(candidates)
         if ready or learn(registry, known) is not registry:
             events += self._write(ready, held, known)
         return events
@@ -151,6 +161,14 @@ class Registrar:
                 change.registry = change.registry.with_node(registered.node)
                 events.append(registered)
         return events
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 def admit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from kestrelpi.frontend.machine import Machine
 from kestrelpi.frontend.state import State
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.reconfigure import Frontend, Selection, carry_out, install, make_plan, pending_installs, stage
-from kestrelpi.run import CommandFailed, run
+from kestrelpi.run import CommandFailed, run, start, stop
 
 CONFIG = "images: {default: {modules: []}}\n"
 NODES = """\
@@ -181,6 +182,41 @@ def test_a_script_that_cannot_run_is_named(paths: Paths, text: str, mode: int, s
         staged(paths)
     assert said in str(caught.value)
     assert script.name in str(caught.value)
+
+
+SERVE = """\
+import pathlib, signal, sys, time
+from kestrelpi.files import locked
+run = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGHUP, lambda *_: (run / "hup").touch())
+with locked(run / "serve.pid", "serve"):
+    (run / "up").touch()
+    while True:
+        time.sleep(0.05)
+"""
+"""Holds its pid file as `kestrelpi serve` does, and notes a SIGHUP."""
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
+
+
+def test_a_running_serve_is_told_once(paths: Paths) -> None:
+    paths.run.mkdir(parents=True)
+    serve = start([sys.executable, "-c", SERVE, paths.run], cwd=data_dir())
+    try:
+        wait_for(paths.run / "up")
+        first = json.loads(kestrelpi(paths, "--json", "reconfigure"))
+        assert first["reloads"] == [f"reload kestrelpi serve (process {serve.pid})"]
+        wait_for(paths.run / "hup")
+        assert json.loads(kestrelpi(paths, "--json", "reconfigure"))["reloads"] == []
+        paths.config.write_text(f"{CONFIG}cluster: other\n")
+        assert len(json.loads(kestrelpi(paths, "--json", "reconfigure"))["reloads"]) == 1
+    finally:
+        stop(serve)
 
 
 def test_install_scripts_run_once_for_each_version(paths: Paths) -> None:
