@@ -18,6 +18,7 @@ NOUNS = {
     "images": "Build, list, compare and roll back images.",
     "nodes": "Register, list, change and reach nodes.",
     "groups": "List groups of nodes.",
+    "modules": "List, show, enable and disable modules: what nodes can do.",
     "reconfigure": "Bring the frontend and the images to the configuration.",
     "serve": "Run the boot services in the foreground.",
     "status": "What runs, and what each node is doing.",

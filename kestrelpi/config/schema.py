@@ -51,7 +51,7 @@ class Document:
 
     def convert(self, node: yaml.Node, wanted: Any, path: tuple[str, ...]) -> Any:
         """The value of `node` as `wanted`, an annotation."""
-        self.positions[path] = node.start_mark.line
+        self.positions.setdefault(path, node.start_mark.line)
         origin = get_origin(wanted)
         if origin in (Union, types.UnionType):
             return self._optional(node, wanted, path)

@@ -118,19 +118,6 @@ def of_image(paths: Paths, config: Config, image: str, data: Path | None = None)
     return result
 
 
-def enabled(paths: Paths, names: tuple[str, ...], where: str = "", data: Path | None = None) -> tuple[Module, ...]:
-    """The modules called `names` with those that they need; raises ConfigError for an unknown one."""
-    known = available(paths, data)
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"there is no module {name!r}",
-                where=where or str(paths.config),
-                fix=f"modules: {', '.join(known) or 'none'}; your own go to {paths.etc / 'modules'}/<name>/",
-            )
-    return tuple(closure(known, names))
-
-
 def _values(paths: Paths, module: Module, image: str, given: Mapping[str, str]) -> dict[str, Value]:
     try:
         return values(module.manifest.options, given)
