@@ -129,14 +129,13 @@ def boot_server(traits: DhcpTraits, offer: Reply) -> tuple[IPv4Address | None, s
     vendor = offer.options.get(VENDOR, b"")
     name = offer.options.get(TFTP_NAME)
     quad = _dotted_quad(name)
+    where = "option 66" + " with a NUL at its end" * (name or b"").endswith(b"\0")
     matched = traits.boot_string in vendor
     control = parse_options(vendor).get(6) == b"\3"
     if matched and (control or not traits.needs_discovery_control):
-        if quad is not None:
-            return quad, "option 66"
-        return offer.server, "option 54"
+        return (quad, where) if quad is not None else (offer.server, "option 54")
     if quad is not None and traits.accepts_tftp_name:
-        return quad, "option 66"
+        return quad, where
     if matched:
         return None, "option 43 lacks sub-option 6 = 3 (discovery control)"
     if name is not None and quad is None:
@@ -190,9 +189,10 @@ def _address(value: bytes | None) -> IPv4Address | None:
 
 
 def _dotted_quad(value: bytes | None) -> IPv4Address | None:
-    if value is None or not re.fullmatch(rb"[0-9]{1,3}(\.[0-9]{1,3}){3}", value):
+    # dnsmasq ends the text with a NUL, and EEPROMs boot from dnsmasq; a Pi 3 may not like it (I, firmware#871).
+    if value is None or not re.fullmatch(rb"[0-9]{1,3}(\.[0-9]{1,3}){3}\0?", value):
         return None
     try:
-        return IPv4Address(value.decode())
+        return IPv4Address(value.rstrip(b"\0").decode())
     except AddressValueError:
         return None

@@ -90,7 +90,8 @@ class LoaderReport:
 class BootLoader:
     """The ROM or EEPROM of `pi` on the interface `host`; files go into `folder`.
 
-    `say` gets a line for each step; `waits` makes it wait for SD card and link first, as a real one does.
+    `say` gets a line for each step; `waits` makes it wait for SD card and link first, as a real one does;
+    `dhcp_timeout`: DHCP_TIMEOUT of an EEPROM's configuration, in seconds (a ROM has none).
     """
 
     def __init__(
@@ -101,8 +102,10 @@ class BootLoader:
         say: Callable[[str], None],
         *,
         waits: bool = False,
+        dhcp_timeout: float | None = None,
     ) -> None:
         self.pi, self.host, self.folder, self.say, self.waits = pi, host, folder, say, waits
+        self.dhcp_timeout = dhcp_timeout
         self.report = LoaderReport(pi.model, pi.mac, pi.serial)
         self._start = host.clock.now()
         self._warned: set[str] = set()
@@ -149,6 +152,8 @@ class BootLoader:
         self.report.prefix = files.prefix
 
     def _dhcp(self, traits: DhcpTraits) -> Lease:
+        if self.dhcp_timeout is not None and self.pi.profile.family > 3:
+            traits = dataclasses.replace(traits, timeout=self.dhcp_timeout)
         xid = traits.xid if traits.xid is not None else random.getrandbits(32)
         exchange = Exchange(self.pi, traits, xid, self.host, self._note)
         try:
