@@ -1,0 +1,5 @@
+"""DNS for the nodes: their names answered here, all others forwarded."""
+
+from kestrelpi.services.dns.server import DnsServer
+
+__all__ = ["DnsServer"]
