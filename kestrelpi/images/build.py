@@ -183,6 +183,19 @@ def carry_out(step: Step, below: list[str], draft: Draft, shop: steps.Workshop, 
         ) from error
 
 
+def mark_updated(root: Path) -> None:
+    """Tell systemd that /etc and /var fit /usr (systemd-update-done.service(8)).
+
+    Else every boot would make caches and users anew, in RAM.
+    """
+    moment = (root / "usr").stat().st_mtime_ns + 10**9
+    for name in ("etc", "var"):
+        path = root / name / ".updated"
+        path.unlink(missing_ok=True)  # a layer's file: its content may not change
+        path.write_text(f"TIMESTAMP_NSEC={moment}\n")
+        os.utime(path, ns=(moment, moment))
+
+
 def log_path(paths: Paths, image: str, started: str, step: Step) -> Path:
     return paths.log / "images" / image / started / f"{step.phase}-{step.name}.log"
 
@@ -206,6 +219,7 @@ def assemble(
     try:
         begun = time.monotonic()
         count = flatten([layers.tree(key) for key in reversed(keys)], draft / "root")
+        mark_updated(draft / "root")
         overlay = {name: one.path for name, one in plan.initramfs.items()}
         report = bootdir.build(draft / "root", overlay, draft / "boot", layers.folder.parent / "kernels")
         last = StepRecord(

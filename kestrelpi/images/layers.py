@@ -59,8 +59,8 @@ class Layers:
     def has(self, key: str) -> bool:
         return (self.folder / key / "layer.json").is_file()
 
-    def keys(self) -> list[str]:
-        """Every sealed layer."""
+    def sealed(self) -> list[str]:
+        """The keys of all sealed layers."""
         if not self.folder.is_dir():
             return []
         return sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))

@@ -21,8 +21,9 @@ from kestrelpi.sandbox import bind
 POLICY = "#!/bin/sh\nexit 101\n"
 """invoke-rc.d's answer for a service that must not be started (deb-policy: /usr/share/doc/init-system-helpers)."""
 NOTHING = "#!/bin/sh\nexit 0\n"
-SILENCED = ("systemd-hwdb",)
-"""Programs that make caches which a diskless node doesn't need: 12 MB and half a minute of emulation for hwdb.bin."""
+SILENCED = ("systemd-hwdb", "ssh-keygen")
+"""Programs that do nothing while packages are installed: hwdb.bin is 12 MB that a node doesn't need and half a minute
+of emulation, and SSH host keys have no place in an image."""
 LOADER, LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2"), Path("/usr/lib/x86_64-linux-gnu")
 HOST = ".host"
 """Folder of the scaffold where the frontend's /usr shows."""
@@ -56,6 +57,8 @@ class Scaffold:
     """The layer, and what is to be mounted over it."""
 
     tree: Path
+    quiet: Path
+    """A second layer for the packages phase only, with programs that do nothing."""
     native: bool
     """Whether it has the frontend's programs."""
 
@@ -77,14 +80,18 @@ def make(folder: Path, native: bool) -> Scaffold:
     stats = {
         str(path): f"{path.stat().st_mtime_ns} {path.stat().st_size}" for path in [*programs, LOADER][: 3 * native]
     }
-    key = digest({"tools": " ".join(TOOLS), "native": str(native), **stats})
+    key = digest({"tools": " ".join((*TOOLS, *SILENCED)), "native": str(native), **stats})
     tree = folder / key
     if not tree.is_dir():
+        remove_tree(folder)
         draft = folder / f".new-{key}"
         remove_tree(draft)
-        _fill(draft, native)
+        _fill(draft / "tree", native)
+        (draft / "quiet/usr/sbin").mkdir(parents=True)
+        for name in SILENCED:
+            _script(draft / "quiet/usr/sbin" / name, NOTHING)
         draft.rename(tree)
-    return Scaffold(tree, native)
+    return Scaffold(tree / "tree", tree / "quiet", native)
 
 
 def _fill(tree: Path, native: bool) -> None:
@@ -94,8 +101,6 @@ def _fill(tree: Path, native: bool) -> None:
     _script(sbin / "policy-rc.d", POLICY)
     if not native:
         return
-    for name in SILENCED:
-        _script(sbin / name, NOTHING)
     (tree / HOST).mkdir()
     (tree / str(LIBRARIES).lstrip("/")).mkdir(parents=True)
     # a link as in a merged /usr: a folder /lib64 makes Debian's check for that fail

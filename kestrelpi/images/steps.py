@@ -145,7 +145,7 @@ def install_packages(below: Sequence[str], draft: Draft, shop: Workshop, log: Pa
         config = scratch / "apt.conf"
         config.write_text(packages.apt_config(root, packages.frontend_acquire(), CHROOT_PATH))
         stand_in = packages.make_stand_in(scratch)
-        box = whole_root(below, draft, shop).plus(
+        box = whole_root(below, draft, shop, shop.scaffold.quiet).plus(
             *([bind(shop.archives, root / "var/cache/apt/archives"), bind(lists, root / "var/lib/apt/lists")]),
             ["cp", stand_in, root / "tmp"],
         )
@@ -182,9 +182,9 @@ def _unpack_part(name: str, folders: Sequence[str], scratch: Path, shop: Worksho
     return commands
 
 
-def whole_root(below: Sequence[str], draft: Draft, shop: Workshop) -> Sandbox:
-    """A root to work in: the layers so far, the scaffold over them, what is new in the draft."""
-    box = bare_root(below, draft, shop, shop.scaffold.tree)
+def whole_root(below: Sequence[str], draft: Draft, shop: Workshop, *over: Path) -> Sandbox:
+    """A root to work in: the layers so far, the scaffold over them (and layers `over` it), what is new in the draft."""
+    box = bare_root(below, draft, shop, *over, shop.scaffold.tree)
     return box.plus(*system_folders(shop.mount), *shop.scaffold.mounts(shop.mount))
 
 

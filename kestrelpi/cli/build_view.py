@@ -1,0 +1,239 @@
+"""How a build and its results are shown: live on a terminal, plain lines elsewhere, one document with --json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import click
+
+from kestrelpi.cli.context import Context
+from kestrelpi.cli.table import print_table
+from kestrelpi.images.compare import Change, Difference
+from kestrelpi.images.manifest import StepRecord
+from kestrelpi.images.plan import BuildPlan, Step
+from kestrelpi.images.store import Generation
+
+MEGA = 1e6
+
+
+class Lines:
+    """A watcher that prints a line when a step is done."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.began = time.monotonic()
+        self.records: list[StepRecord] = []
+        self.changed = True
+
+    def begin(self, plan: BuildPlan) -> None:
+        self.changed = not plan.up_to_date
+        stale = sum(not step.cached for step in plan.steps)
+        if self.changed:
+            self.ctx.say(
+                f"{plan.image}: {plan.suite} from {plan.mirror.uri}, {stale} of {len(plan.steps)} steps to run"
+            )
+
+    def start(self, step: Step) -> None:
+        if not step.cached and self.ctx.verbose:
+            self.ctx.say(f"  {step.phase} {step.name} … ({step.stale})")
+
+    def line(self, text: str) -> None:
+        if self.ctx.verbose:
+            self.ctx.say(f"    {text}")
+
+    def done(self, record: StepRecord) -> None:
+        self.records.append(record)
+        how = "kept" if record.cached else f"{record.seconds:.1f} s"
+        self.ctx.say(f"  {record.phase:<12} {record.name:<24} {how:>8}  {short(record.stale)}".rstrip())
+
+
+class Live(Lines):
+    """The same, with the running step, its seconds and its last line of output below."""
+
+    def __init__(self, ctx: Context) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        super().__init__(ctx)
+        self.status = Status("", console=Console(stderr=True))
+        self.title = ""
+        self.step_began = 0.0
+
+    def start(self, step: Step) -> None:
+        self.title, self.step_began = f"{step.phase} {step.name}", time.monotonic()
+        if not step.cached:
+            self._update(step.stale)
+
+    def line(self, text: str) -> None:
+        self._update(text)
+
+    def _update(self, text: str) -> None:
+        from rich.markup import escape
+
+        width = max(self.status.console.width - 50, 20)
+        self.status.update(f"{escape(self.title)}  {time.monotonic() - self.step_began:.0f} s  {escape(text[:width])}")
+
+
+@contextmanager
+def watcher(ctx: Context) -> Iterator[Lines]:
+    """What fits the terminal."""
+    import sys
+
+    if sys.stderr.isatty() and not ctx.verbose and not ctx.json:
+        live = Live(ctx)
+        with live.status:
+            yield live
+    else:
+        yield Lines(ctx)
+
+
+def short(text: str, width: int = 60) -> str:
+    """One line of a reason that may name many fields."""
+    return text if len(text) <= width else f"{text[:width]}…"
+
+
+def show_result(ctx: Context, generation: Generation, watch: Lines) -> None:
+    """The end of a build."""
+    seconds = round(time.monotonic() - watch.began, 2)
+    if ctx.json:
+        steps = [asdict(record) for record in watch.records]
+        ctx.document(
+            {
+                "image": generation.image,
+                "id": generation.id,
+                "changed": watch.changed,
+                "seconds": seconds,
+                "steps": steps,
+            }
+        )
+    elif watch.changed:
+        print_table(
+            ("PHASE", "STEP", "FROM", "SECONDS", "WHY"),
+            [
+                (one.phase, one.name, one.origin, "kept" if one.cached else f"{one.seconds:.1f}", short(one.stale))
+                for one in watch.records
+            ],
+        )
+        click.echo(f"{generation.image}: {generation.id} is current ({seconds:.1f} s)")
+    else:
+        click.echo(f"{generation.image}: nothing changed, {generation.id} is current ({seconds:.1f} s)")
+
+
+def show_plan(ctx: Context, plan: BuildPlan) -> None:
+    """What a build would do."""
+    if ctx.json:
+        steps = [_plan_step(step) for step in plan.steps]
+        removed = [str(one.path) for one in plan.removed]
+        ctx.document(
+            {
+                "image": plan.image,
+                "suite": plan.suite,
+                "up_to_date": plan.up_to_date,
+                "steps": steps,
+                "removed": removed,
+            }
+        )
+        return
+    rows = []
+    for step in plan.steps:
+        source = str(step.path) if step.path else f"{len(step.overrides)} lists" if step.kind == "packages" else ""
+        overrides = ", ".join(map(str, step.overrides)) if step.path else ""
+        rows.append((step.phase, step.name, "keep" if step.cached else "run", short(step.stale), source, overrides))
+    print_table(("PHASE", "STEP", "", "WHY", "FILE", "OVERRIDES"), rows)
+    for one in plan.removed:
+        click.echo(f"removed by an empty file: {one.name} ({one.path})")
+    if plan.current is not None and plan.up_to_date:
+        click.echo(f"nothing changed: {plan.current.id} is current")
+
+
+def _plan_step(step: Step) -> dict[str, object]:
+    return {
+        "phase": step.phase,
+        "name": step.name,
+        "origin": step.origin,
+        "path": str(step.path or ""),
+        "overrides": [str(path) for path in step.overrides],
+        "key": step.key,
+        "cached": step.cached,
+        "stale": step.stale,
+    }
+
+
+def show_generations(ctx: Context, images: Sequence[tuple[Generation | None, list[Generation], str]]) -> None:
+    """All generations of some images; each with the image's current one."""
+    rows: list[dict[str, object]] = []
+    for current, generations, _ in images:
+        for one in generations:
+            manifest = one.manifest
+            rows.append(
+                {
+                    "image": one.image,
+                    "id": one.id,
+                    "current": current is not None and current.id == one.id,
+                    "created": manifest.created,
+                    "suite": manifest.suite,
+                    "kernel": manifest.kernel,
+                    "packages": len(manifest.packages),
+                    "files": manifest.files,
+                    "boot_bytes": sum(info.size for info in manifest.boot.values()),
+                }
+            )
+    if ctx.json:
+        ctx.document(rows)
+        return
+    print_table(
+        ("IMAGE", "GENERATION", "", "CREATED", "SUITE", "KERNEL", "PACKAGES", "FILES", "BOOT"),
+        [_generation_row(row) for row in rows]
+        + [(name, "not built yet", "", "", "", "", "", "", "") for _, generations, name in images if not generations],
+    )
+
+
+def _generation_row(row: dict[str, object]) -> tuple[str, ...]:
+    size = row["boot_bytes"]
+    boot = f"{size / MEGA:.1f} MB" if isinstance(size, int) else ""
+    texts = [str(row[name]) for name in ("created", "suite", "kernel", "packages", "files")]
+    return (str(row["image"]), str(row["id"]), "current" if row["current"] else "", *texts, boot)
+
+
+def show_generation(ctx: Context, generation: Generation) -> None:
+    """One generation whole."""
+    manifest = generation.manifest
+    if ctx.json:
+        ctx.document({**asdict(manifest), "folder": str(generation.folder), "build": asdict(generation.record)})
+        return
+    click.echo(f"{manifest.image} {manifest.id}: {manifest.suite}, kernel {manifest.kernel}, made {manifest.created}")
+    click.echo(f"{len(manifest.packages)} packages, {manifest.files} files in {generation.root}")
+    print_table(
+        ("BOOT FILE", "BYTES", "SHA256"),
+        [(name, str(info.size), info.sha256[:16]) for name, info in manifest.boot.items()],
+    )
+    print_table(
+        ("PHASE", "STEP", "FROM", "SECONDS", "LOG"),
+        [
+            (one.phase, one.name, one.origin, "kept" if one.cached else f"{one.seconds:.1f}", one.log)
+            for one in generation.record.steps
+        ],
+    )
+
+
+def show_difference(ctx: Context, difference: Difference) -> None:
+    """What changed between two generations."""
+    if ctx.json:
+        ctx.document(asdict(difference))
+        return
+    for title, changes in (
+        ("PACKAGE", difference.packages),
+        ("FILE", difference.files),
+        ("BOOT FILE", difference.boot),
+    ):
+        if changes:
+            print_table((title, "OLD", "NEW"), [_change_row(change) for change in changes])
+    if not (difference.packages or difference.files or difference.boot):
+        click.echo("no difference")
+
+
+def _change_row(change: Change) -> tuple[str, str, str]:
+    return (change.name, change.old, change.new)

@@ -1,0 +1,193 @@
+"""`kestrelpi images`: build, list, compare, roll back and enter images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kestrelpi.cli.context import Context, pass_context
+from kestrelpi.errors import UserError
+
+if TYPE_CHECKING:
+    from kestrelpi.images.store import Generation
+
+
+@click.group()
+def command() -> None:
+    """Build, list, compare and roll back images."""
+
+
+def _only_image(ctx: Context, name: str | None) -> str:
+    """The image that is meant when none is named: the only one, or the one called default."""
+    names = list(ctx.config.images)
+    if name is None:
+        name = names[0] if len(names) == 1 else "default"
+    if name not in names:
+        raise UserError(f"there is no image {name!r}", where=str(ctx.config_path), fix=f"images: {', '.join(names)}")
+    return name
+
+
+@command.command()
+@click.argument("name", required=False)
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would run, and why; change nothing.")
+@click.option("--force", is_flag=True, help="Run everything anew, with the newest packages.")
+@click.option(
+    "--force-from",
+    type=click.Choice(["bootstrap", "install", "packages", "post-install", "configure"]),
+    default=None,
+    help="Run this phase and those after it anew.",
+)
+@pass_context
+def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_from: str | None) -> None:
+    """Build what changed of the image NAME, and make the result the one that nodes boot."""
+    from kestrelpi.cli import build_view
+    from kestrelpi.images import build as building
+    from kestrelpi.images.plan import plan
+
+    image = _only_image(ctx, name)
+    where = str(ctx.config_path)
+    if only_plan:
+        build_view.show_plan(ctx, plan(ctx.paths, ctx.config, image, where))
+        return
+    with build_view.watcher(ctx) as watch:
+        phase = force_from or ("bootstrap" if force else "")
+        generation = building.build(ctx.paths, ctx.config, image, force=phase, watch=watch, where=where)
+    build_view.show_result(ctx, generation, watch)
+
+
+@command.command("list")
+@click.argument("name", required=False)
+@pass_context
+def list_(ctx: Context, name: str | None) -> None:
+    """List generations; the current one, which nodes boot, is marked."""
+    from kestrelpi.cli import build_view
+    from kestrelpi.images.store import Store
+
+    store = Store(ctx.paths)
+    names = [name] if name else sorted({*ctx.config.images, *store.images()})
+    build_view.show_generations(ctx, [(store.current(one), store.generations(one), one) for one in names])
+
+
+@command.command()
+@click.argument("name")
+@click.argument("id", required=False)
+@pass_context
+def show(ctx: Context, name: str, id: str | None) -> None:
+    """Show a generation: kernel, packages, boot files, steps. ID: all of it or one end; default: the current one."""
+    from kestrelpi.cli import build_view
+
+    build_view.show_generation(ctx, _generation(ctx, name, id))
+
+
+@command.command()
+@click.argument("name")
+@click.argument("old")
+@click.argument("new", required=False)
+@pass_context
+def diff(ctx: Context, name: str, old: str, new: str | None) -> None:
+    """Compare the generations OLD and NEW (default: the current one) of the image NAME: packages, files, boot files."""
+    from kestrelpi.cli import build_view
+    from kestrelpi.images.compare import compare
+
+    build_view.show_difference(ctx, compare(_generation(ctx, name, old), _generation(ctx, name, new)))
+
+
+@command.command()
+@click.argument("name")
+@click.argument("id", required=False)
+@pass_context
+def rollback(ctx: Context, name: str, id: str | None) -> None:
+    """Make the generation ID the current one; default: the one before the current. Nodes get it when they boot."""
+    from kestrelpi.images.store import Store
+
+    store = Store(ctx.paths)
+    generation = _generation(ctx, name, id) if id else _before_current(ctx, name)
+    store.switch(generation)
+    if ctx.json:
+        ctx.document({"image": name, "current": generation.id})
+    else:
+        click.echo(f"{name}: {generation.id} is current; nodes get it when they boot")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("id")
+@pass_context
+def remove(ctx: Context, name: str, id: str) -> None:
+    """Remove the generation ID of the image NAME. Never one that is current, pinned or booted."""
+    from kestrelpi.images.store import Store
+
+    generation = _generation(ctx, name, id)
+    if (name, generation.id) in _used(ctx):
+        raise UserError(f"a node is pinned to {generation.id}", fix="see: kestrelpi nodes list")
+    Store(ctx.paths).remove(generation)
+    if ctx.json:
+        ctx.document({"image": name, "removed": generation.id})
+    else:
+        click.echo(f"{name}: removed {generation.id}")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("id", required=False)
+@pass_context
+def shell(ctx: Context, name: str, id: str | None) -> None:
+    """Open a shell inside a generation. What is changed there is thrown away at the end."""
+    from kestrelpi.images import enter
+
+    enter.shell(ctx.paths, _generation(ctx, name, id))
+
+
+@command.command()
+@click.option("--keep", default=3, show_default=True, help="Generations of each image to keep beside those in use.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would go; remove nothing.")
+@pass_context
+def gc(ctx: Context, keep: int, only_plan: bool) -> None:
+    """Remove old generations that no node needs, and kept results that no generation uses."""
+    from kestrelpi.images import tidy
+
+    rubbish = (tidy.find if only_plan else tidy.collect)(ctx.paths, keep, _used(ctx))
+    if ctx.json:
+        generations = [{"image": one.image, "id": one.id} for one in rubbish.generations]
+        ctx.document({"plan": only_plan, "generations": generations, "layers": list(rubbish.layers)})
+        return
+    for generation in rubbish.generations:
+        click.echo(f"{generation.image}  {generation.id}")
+    verb = "would go" if only_plan else "removed"
+    click.echo(f"{len(rubbish.generations)} generations and {len(rubbish.layers)} layers {verb}")
+
+
+def _generation(ctx: Context, name: str, id: str | None) -> Generation:
+    """The generation that is meant; without an id the current one."""
+    from kestrelpi.images.store import Store
+
+    store = Store(ctx.paths)
+    if id and id != "current":
+        return store.generation(name, id)
+    current = store.current(name)
+    if current is None:
+        raise UserError(
+            f"{name} has no generation yet", where=str(store.folder(name)), fix=f"kestrelpi images build {name}"
+        )
+    return current
+
+
+def _before_current(ctx: Context, name: str) -> Generation:
+    """What a rollback without an id goes back to."""
+    from kestrelpi.images.store import Store
+
+    store = Store(ctx.paths)
+    current = _generation(ctx, name, None)
+    earlier = [one for one in store.generations(name) if one.id < current.id]
+    if not earlier:
+        raise UserError(f"{name} has no generation before {current.id}", fix=f"kestrelpi images list {name}")
+    return earlier[-1]
+
+
+def _used(ctx: Context) -> set[tuple[str, str]]:
+    """Image and id of every generation that a node is pinned to."""
+    from kestrelpi.nodes.registry import Registry
+
+    nodes = Registry.load(ctx.paths.registry, ctx.config).nodes
+    return {(node.image_of(ctx.config), node.pin) for node in nodes if node.pin}

@@ -1,0 +1,50 @@
+"""Cleaning up: layers that no generation uses any more, and old generations that nobody boots."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from kestrelpi.files import locked
+from kestrelpi.images.layers import Layers
+from kestrelpi.images.store import Generation, Store
+from kestrelpi.paths import Paths
+
+
+@dataclass(frozen=True)
+class Rubbish:
+    """What can go."""
+
+    generations: tuple[Generation, ...]
+    layers: tuple[str, ...]
+
+
+def find(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> Rubbish:
+    """What no current generation, none of the newest `keep` of each image and none in `used` (image, id) needs."""
+    store = Store(paths)
+    kept: list[Generation] = []
+    doomed: list[Generation] = []
+    for image in store.images():
+        generations = store.generations(image)
+        current = store.current(image)
+        newest = {one.id for one in generations[-keep:]} if keep else set()
+        for one in generations:
+            needed = one.id in newest or (image, one.id) in used or (current is not None and one.id == current.id)
+            (kept if needed else doomed).append(one)
+    needed_keys = {key for one in kept for key in one.manifest.keys}
+    layers = Layers(paths.cache / "layers")
+    return Rubbish(tuple(doomed), tuple(key for key in layers.sealed() if key not in needed_keys))
+
+
+def collect(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> Rubbish:
+    """Remove what `find` finds, and what killed builds left."""
+    with locked(paths.state / "build.lock", "the image builder", wait=1.0):
+        store, layers = Store(paths), Layers(paths.cache / "layers")
+        store.clean()
+        layers.clean()
+        rubbish = find(paths, keep, used)
+        for generation in rubbish.generations:
+            store.remove(generation)
+        for key in rubbish.layers:
+            layers.remove(key)
+    return rubbish
