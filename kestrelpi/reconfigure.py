@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,9 +178,11 @@ def _reloads(front: Frontend, past: state.State, files: tuple[FileChange, ...], 
     """How the services learn of it: the kernel's nfsd, and `kestrelpi serve` by systemd or by a signal."""
     found = []
     machine = front.machine
-    if machine.privileged and machine.nfs == "kernel" and any(f.name.startswith("/etc/exports.d/") for f in files):
+    if machine.systemd and machine.nfs == "kernel" and _touched(files, "/etc/nfs.conf.d/"):
+        found.append(Reload("restart the kernel's NFS server", ("systemctl", "restart", "nfs-server.service")))
+    elif machine.privileged and machine.nfs == "kernel" and _touched(files, "/etc/exports.d/"):
         found.append(Reload("export again", ("exportfs", "-r")))
-    units = any(one.name.startswith("/etc/systemd/") for one in files)
+    units = _touched(files, "/etc/systemd/")
     if machine.systemd:
         if units:
             found.append(Reload("read systemd's units again", ("systemctl", "daemon-reload")))
@@ -191,6 +193,10 @@ def _reloads(front: Frontend, past: state.State, files: tuple[FileChange, ...], 
     elif front.serving and (files or other_news):
         found.append(Reload(f"reload kestrelpi serve (process {front.serving})", process=front.serving))
     return tuple(found)
+
+
+def _touched(files: Iterable[FileChange], folder: str) -> bool:
+    return any(one.name.startswith(folder) for one in files)
 
 
 def _unserved(front: Frontend, past: state.State, something: bool) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.frontend.machine import Machine
+from kestrelpi.images.modules import of_frontend, uid_variables
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.images.scripts import DECLARATION, check_name
 from kestrelpi.nodes.registry import Registry
@@ -38,6 +39,7 @@ def variables(paths: Paths, config: Config, machine: Machine, registry: Registry
     """The variables of all scripts; `work` is a temporary folder, in which `stage` is theirs to write to."""
     stage, nodes = work / "stage", work / "nodes"
     stage.mkdir()
+    modules = of_frontend(paths, config)
     rows = ((n.name, n.address, n.mac, n.serial or "-", n.group, n.image_of(config)) for n in registry)
     nodes.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
     environment = {
@@ -53,11 +55,16 @@ def variables(paths: Paths, config: Config, machine: Machine, registry: Registry
         "KESTRELPI_IMAGES": str(paths.images),
         "KESTRELPI_CACHE": str(config.build.cache or paths.cache),
         "KESTRELPI_NFS": machine.nfs,
+        "KESTRELPI_NFS_PORT": str(config.services.nfs.port),
+        "KESTRELPI_MOUNTD_PORT": str(nfs.mountd_port(config.services.nfs)),
         "KESTRELPI_EXPORTS": nfs.exports_line(paths, config).strip(),
         "KESTRELPI_SYSTEMD": "yes" if machine.systemd else "no",
         "KESTRELPI_PROGRAM": machine.program,
         "KESTRELPI_DATA": str(data_dir()),
         "KESTRELPI_MODULE": "",
+        "KESTRELPI_PACKAGES": " ".join(package for module in modules for package in module.manifest.frontend.packages),
+        **modules.variables(),
+        **uid_variables(modules),
     }
     return Variables(environment, {"config": config, "nodes": registry.nodes, "machine": machine, "paths": paths})
 

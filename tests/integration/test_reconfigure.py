@@ -129,6 +129,7 @@ def test_marks_that_do_not_match_lose_nothing(paths: Paths, text: str) -> None:
 def test_a_debian_machine_gets_exports_and_the_unit(paths: Paths) -> None:
     files = staged(paths)
     assert files["/etc/exports.d/kestrelpi.exports"].splitlines()[1].startswith(f"{paths.images} 10.77.0.0/24(ro,")
+    assert files["/etc/nfs.conf.d/kestrelpi.conf"].splitlines()[1:] == ["[nfsd]", "port=2049", "[mountd]", "port=20048"]
     unit = files["/etc/systemd/system/kestrelpi.service"]
     assert "ExecStart=/opt/kestrelpi serve\n" in unit
     assert "@" not in unit

@@ -171,6 +171,8 @@ def test_systemd_and_exports(tmp_path: Path) -> None:
     done(quiet, make_plan(quiet, ALL, staged))
     assert argvs(make_plan(place, ALL, staged)) == []
     changed = {**staged, "/etc/hosts": Content(b"other\n")}
+    with_ports = {**staged, "/etc/nfs.conf.d/kestrelpi.conf": Content(b"z\n")}
+    assert argvs(make_plan(place, ALL, with_ports))[0] == ("systemctl", "restart", "nfs-server.service")
     assert argvs(make_plan(place, ALL, changed)) == [("systemctl", "reload-or-restart", "kestrelpi.service")]
     moved = config.parse("images: {default: {modules: []}, other: {modules: []}}\nnetwork: {address: 10.9.0.1/24}\n")
     assert argvs(make_plan(replace(place, config=moved), ALL, staged)) == [
