@@ -38,8 +38,12 @@ class Wanted:
 
 
 def read_lists(lists: Iterable[Path], more: Sequence[str] = ()) -> Wanted:
-    """Merge lists. A line is `name`, or `name: folder …` for only these folders of a package; `#` starts a comment."""
+    """Merge lists. A line is `name`, or `name: folder …` for only these folders of a package; `#` starts a comment.
+
+    `-name` takes a package out that another list asks for; images.<name>.packages has the last word.
+    """
     names: set[str] = set()
+    unwanted: set[str] = set()
     parts: dict[str, tuple[str, ...]] = {}
     for path in lists:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -47,11 +51,14 @@ def read_lists(lists: Iterable[Path], more: Sequence[str] = ()) -> Wanted:
             if not text:
                 continue
             name, colon, folders = text.partition(":")
-            check_name(name.strip(), f"{path}:{number}")
-            if colon:
+            check_name(name.strip().removeprefix("-"), f"{path}:{number}")
+            if name.startswith("-"):
+                unwanted.add(name.strip()[1:])
+            elif colon:
                 parts[name.strip()] = tuple(folder.strip("/") for folder in folders.split())
             else:
                 names.add(name.strip())
+    names -= unwanted
     for name in more:
         check_name(name, "images.<name>.packages")
         names.add(name)
