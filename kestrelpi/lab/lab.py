@@ -61,11 +61,14 @@ class Lab:
         memory: int = 1024,
         serve: bool = True,
         waits: bool = False,
+        on: bool = True,
     ) -> None:
         """Make the network, start the services, and switch the Pis on. What fails half-way is taken down again.
 
-        `machine`: auto, virt or raspi3b; `memory`: MiB a Pi; `waits`: the boot loaders take a real one's time first.
+        `machine`: auto, virt or raspi3b; `memory`: MiB a Pi; `waits`: the boot loaders take a real one's time first;
+        `on`: False leaves the Pis without power until `power`.
         """
+        flags = (["--waits"] if waits else []) + ([] if on else ["--off"])
         boards = [board_for(machine, pi) for pi in pis]
         with locked(self.paths.run / "lab.lock", "the lab"):
             if self.network.exists():
@@ -78,7 +81,7 @@ class Lab:
                 if serve:
                     self._serve()
                 for pi, board in zip(pis, boards, strict=True):
-                    self._switch_on(pi, str(board), memory, waits)
+                    self._look_after(pi, ["--board", str(board), "--memory", str(memory), *flags])
             except BaseException:
                 self._down()
                 raise
@@ -104,13 +107,13 @@ class Lab:
             process = run.start(self._owned(self.network.enter(argv)), output=log, new_session=not self.attached)
         wait_for_services(process, self.config, self.serve_log, begin, READY_WITHIN)
 
-    def _switch_on(self, pi: PiSpec, board: str, memory: int, waits: bool) -> None:
+    def _look_after(self, pi: PiSpec, options: Sequence[str]) -> None:
         folder = self.folder_of(pi.index)
         folder.path.mkdir(parents=True)
         argv = [
             sys.executable, "-m", "kestrelpi.lab.pi", "--lab", self.network.name, "--index", str(pi.index),
             "--model", pi.model, "--mac", pi.mac, "--serial", pi.serial, "--folder", str(folder.path),
-            "--board", board, "--memory", str(memory), *(["--waits"] if waits else []),
+            *options,
         ]  # fmt: skip
         with folder.console.open("ab") as console:
             process = run.start(self._owned(self.network.enter(argv)), output=console, new_session=not self.attached)

@@ -71,9 +71,11 @@ class Supervisor:
     memory: int
     waits: bool
     power: Power
+    on: bool = True
+    """Whether it has power from the beginning."""
 
     def run(self) -> None:
-        """Power on; after a reset or a power cycle again. Ends only with the process."""
+        """Boot; after a reset or a power cycle again. Ends only with the process."""
         self.state = PiState(
             self.pi.index,
             self.pi.model,
@@ -84,16 +86,15 @@ class Supervisor:
             os.getpid(),
             born(os.getpid()),
         )
-        on = True
         while True:
             try:
-                if on:
+                if self.on:
                     self._live()
                 else:
                     self._off(State.OFF)
             except PowerCut as cut:
-                on = cut.back
-                self.say("power cut" + (", and back" if on else ""))
+                self.on = cut.back
+                self.say("power cut" + (", and back" if self.on else ""))
 
     def _live(self) -> None:
         """Boot as often as the guest resets; ends by PowerCut."""
@@ -192,12 +193,22 @@ class Supervisor:
 @click.option("--board", type=click.Choice([str(board) for board in Board]), required=True)
 @click.option("--memory", type=int, required=True)
 @click.option("--waits", is_flag=True)
+@click.option("--off", is_flag=True)
 def main(
-    lab: str, index: int, model: str, mac: str, serial: str, folder: Path, board: str, memory: int, waits: bool
+    lab: str,
+    index: int,
+    model: str,
+    mac: str,
+    serial: str,
+    folder: Path,
+    board: str,
+    memory: int,
+    waits: bool,
+    off: bool,
 ) -> None:
     """Look after one emulated Pi."""
     pi = PiSpec(index, model, mac, serial)
-    supervisor = Supervisor(pi, LabNetwork(lab), PiFolder(folder), Board(board), memory, waits, Power())
+    supervisor = Supervisor(pi, LabNetwork(lab), PiFolder(folder), Board(board), memory, waits, Power(), on=not off)
     try:
         supervisor.run()
     except UserError as error:

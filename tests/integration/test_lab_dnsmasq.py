@@ -16,6 +16,7 @@ from kestrelpi.lab.identity import PiSpec, pi_spec
 from kestrelpi.lab.loader import LoaderReport
 from kestrelpi.lab.network import BRIDGE, LabNetwork
 from kestrelpi.lab.profiles import PROFILES
+from kestrelpi.paths import Paths
 from tests.integration import lab_dnsmasq
 from tests.integration.lab_dnsmasq import dnsmasq
 
@@ -38,6 +39,7 @@ class Bench:
 
     def __init__(self, network: LabNetwork, folder: Path) -> None:
         self.network, self.folder = network, folder
+        self.paths = Paths(folder / "root")
         self.pis = {model: pi_spec(network.name, index, model) for index, model in enumerate(PROFILES, 1)}
         self.tftp = folder / "tftp"
         self.files = {name: os.urandom(size) for name, size in SIZES.items()}
