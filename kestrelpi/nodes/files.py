@@ -8,15 +8,16 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
-from kestrelpi.images.modules import module_uids, of_image
-from kestrelpi.images.overrides import Resolved
-from kestrelpi.images.sources import overlay
+from kestrelpi.images.modules import Enabled, module_uids, of_image
+from kestrelpi.images.overrides import Resolved, resolve
+from kestrelpi.images.sources import overlay_layers
 from kestrelpi.nodes.identity import Secrets, machine_id
 from kestrelpi.nodes.module_secrets import of_modules
 from kestrelpi.nodes.node import Node
@@ -51,6 +52,20 @@ class Cluster:
     """The frontend's address."""
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """Where the files of one image's nodes come from, as it was at `read` (monotonic seconds)."""
+
+    modules: Enabled
+    overlay: Mapping[str, Resolved]
+    read: float
+
+
+FRESH = 2.0
+"""Seconds for which the sources are good: a thousand nodes that boot at once don't look them up a thousand times, and
+an edited overlay is in force at the next boot."""
+
+
 class RuntimeFiles:
     """Makes the archives; one instance for one state of configuration and registry."""
 
@@ -59,6 +74,16 @@ class RuntimeFiles:
         self.config = config
         self.registry = Registry.load(paths.registry, config) if registry is None else registry
         self.secrets = Secrets(paths)
+        self._known: dict[str, _Sources] = {}
+
+    def _sources(self, node: Node) -> _Sources:
+        image = node.image_of(self.config)
+        found = self._known.get(image)
+        if found is None or time.monotonic() - found.read > FRESH:
+            modules = of_image(self.paths, self.config, image)
+            files = resolve(overlay_layers(self.paths, "runtime", modules, image))
+            found = self._known[image] = _Sources(modules, files, time.monotonic())
+        return found
 
     def archive(self, node: Node) -> bytes:
         """The files of `node` as ustar: sorted, the same bytes for the same input.
@@ -80,7 +105,7 @@ class RuntimeFiles:
 
     def secrets_of_modules(self, node: Node) -> dict[str, Member]:
         """What the modules of the node's image share with it, such as the Munge key."""
-        found = of_image(self.paths, self.config, node.image_of(self.config))
+        found = self._sources(node).modules
         uids = module_uids(found)
         return {
             declared.path.lstrip("/"): Member(content, int(declared.mode, 8), uid=uid, gid=uid)
@@ -91,15 +116,14 @@ class RuntimeFiles:
     def overlay(self, node: Node) -> dict[str, Member]:
         """The files of `overlays/runtime` that are in force for the node's image; one of them replaces an identity file
         of the same name."""
-        found = overlay(self.paths, self.config, node.image_of(self.config), "runtime")
         variables = self.variables(node)
-        return {name: _member(one, variables) for name, one in found.items()}
+        return {name: _member(one, variables) for name, one in self._sources(node).overlay.items()}
 
     def variables(self, node: Node) -> dict[str, object]:
         """What the templates can use."""
         config = self.config
         return {
-            "options": of_image(self.paths, config, node.image_of(config)).options,
+            "options": self._sources(node).modules.options,
             "root": "" if self.paths.root == Path("/") else str(self.paths.root),
             "lab": self.paths.root != Path("/"),
             "node": node,
