@@ -1,0 +1,42 @@
+"""What tests of several folders share: one really built image."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kestrelpi import config
+from kestrelpi.images.build import build
+from kestrelpi.paths import Paths
+
+CONFIG = """# the tests' cluster
+images:
+  default:
+    modules: [openmp]
+"""
+
+
+@pytest.fixture(scope="session")
+def built_root() -> Iterator[Path]:
+    """A root with the default image built from nothing, once for all tests (minutes); they must leave it as it is.
+
+    KESTRELPI_TEST_ROOT names a root to use again while developing: only what changed is built there.
+    """
+    named = os.environ.get("KESTRELPI_TEST_ROOT")
+    # not below pytest's own temporary folder: that keeps the last three runs, gigabytes each
+    root = Path(named) if named else Path(tempfile.mkdtemp(prefix="kestrelpi-test-", dir="/var/tmp"))
+    paths = Paths(root)
+    paths.etc.mkdir(parents=True, exist_ok=True)
+    if not paths.config.exists():
+        paths.config.write_text(CONFIG)
+    try:
+        build(paths, config.load(paths.config), "default")
+        yield root
+    finally:
+        if not named:
+            shutil.rmtree(root)

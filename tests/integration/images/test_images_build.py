@@ -1,0 +1,237 @@
+"""Builds of a real image: what is in it, what runs again, what a failure leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kestrelpi.errors import UserError
+from kestrelpi.images import enter, tidy
+from kestrelpi.images.compare import compare
+from kestrelpi.images.store import Generation, Store
+from kestrelpi.paths import Paths
+
+from . import support
+
+Script = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def generation(built_root: Path) -> Generation:
+    found = Store(Paths(built_root)).current("default")
+    assert found is not None
+    return found
+
+
+def test_the_root_runs_arm64_programs(generation: Generation) -> None:
+    assert enter.execute(generation, ["uname", "-m"]).strip() == "aarch64"
+    assert enter.execute(generation, ["dpkg", "--print-architecture"]).strip() == "arm64"
+    assert enter.execute(generation, ["dpkg", "--audit"]) == ""
+    assert enter.execute(generation, ["systemctl", "--version"]).startswith("systemd ")
+
+
+def test_no_program_of_the_frontend_is_in_the_root(generation: Generation) -> None:
+    files = [path for path in generation.root.rglob("*") if path.is_file() and not path.is_symlink()]
+    heads = {path: path.open("rb").read(20) for path in files}
+    x86 = [path for path, head in heads.items() if head[:4] == b"\x7fELF" and head[18:20] != b"\xb7\0"]
+    assert len(files) > 5000
+    assert x86 == []
+    assert not (generation.root / "lib64").exists()
+    assert not (generation.root / ".host").exists()
+    assert not (generation.root / "usr/sbin/policy-rc.d").exists()
+
+
+def test_nothing_of_one_machine_is_in_the_root(generation: Generation) -> None:
+    root = generation.root
+    assert list((root / "etc/ssh").glob("ssh_host_*")) == []
+    assert (root / "etc/machine-id").read_bytes() == b""
+    assert not (root / "var/lib/systemd/random-seed").exists()
+    assert (root / "etc/hostname").read_text() == "localhost\n"
+    assert (root / "etc/shadow").read_text().splitlines()[0].startswith("root:*:")
+
+
+def test_systemd_finds_etc_and_var_up_to_date(generation: Generation) -> None:
+    usr = (generation.root / "usr").stat().st_mtime_ns
+    for name in ("etc", "var"):
+        assert (generation.root / name / ".updated").stat().st_mtime_ns > usr
+
+
+def test_set_uid_programs_and_devices_survive(generation: Generation) -> None:
+    assert (generation.root / "usr/bin/su").stat().st_mode & stat.S_ISUID
+    assert stat.S_ISCHR((generation.root / "dev/null").stat().st_mode)
+    ping = generation.root / "usr/bin/ping"
+    assert "security.capability" in os.listxattr(ping) or ping.stat().st_mode & stat.S_ISUID
+
+
+def test_boot_files_belong_to_the_kernel(generation: Generation) -> None:
+    kernel = generation.manifest.kernel
+    assert (generation.root / "usr/lib/modules" / kernel / "modules.dep").is_file()
+    for name in ("vmlinuz", "initramfs.img", "bootcode.bin", "start.elf", "start4.elf", "fixup4.dat"):
+        assert generation.manifest.boot[name].size == (generation.boot / name).stat().st_size > 0
+    assert any(name.startswith("bcm2711") for name in generation.manifest.boot)
+    listing = subprocess.run(
+        f"zstd -dcq {generation.boot / 'initramfs.img'} | cpio -t --quiet",
+        shell=True,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert {"init", "bin/busybox", f"lib/modules/{kernel}/modules.dep"} <= set(listing)
+    modules = {Path(name).stem for name in listing if name.endswith(".ko")}
+    assert {"genet", "smsc95xx", "lan78xx", "virtio_net", "overlay", "nfsv4", "nfsv3"} <= modules
+
+
+def test_a_second_build_changes_nothing(paths: Paths) -> None:
+    first, _ = support.make(paths)
+    second, seen = support.make(paths)
+    assert second.id == first.id
+    assert seen.records == []
+
+
+def test_an_edited_script_runs_again_and_only_what_follows(paths: Paths, script: Script) -> None:
+    text = "#!/bin/sh\n# needs: KESTRELPI_ROOT\necho one >$KESTRELPI_ROOT/etc/edited\n"
+    script("configure.d/95-edited", text)
+    first, _ = support.make(paths)
+    script("configure.d/95-edited", text.replace("one", "two"))
+    second, seen = support.make(paths)
+    assert seen.ran == ["95-edited", "boot files"]
+    assert next(one.stale for one in seen.records if one.name == "95-edited") == "script"
+    assert (first.root / "etc/edited").read_text() == "one\n"
+    assert (second.root / "etc/edited").read_text() == "two\n"
+    difference = compare(first, second)
+    assert [one.name for one in difference.files] == ["etc/edited"]
+    assert difference.packages == ()
+    shared = "usr/bin/bash"
+    assert (first.root / shared).stat().st_ino == (second.root / shared).stat().st_ino
+
+
+def test_a_script_in_the_chroot_runs_as_arm64_without_the_frontends_environment(
+    paths: Paths, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "leak")
+    script("configure.d/95-env.chroot", "#!/bin/sh\n# needs: KESTRELPI_IMAGE\n/usr/bin/uname -m >/etc/seen\nenv >>/etc/seen\n")
+    built, _ = support.make(paths)
+    seen = (built.root / "etc/seen").read_text()
+    assert seen.startswith("aarch64\n")
+    assert "KESTRELPI_IMAGE=default" in seen
+    assert "KESTRELPI_SUITE" not in seen
+    assert "leak" not in seen
+
+
+def test_an_empty_file_removes_a_built_in_script(paths: Paths) -> None:
+    with_timezone, _ = support.make(paths)
+    assert (with_timezone.root / "etc/timezone").exists()
+    empty = paths.etc / "node/configure.d/20-timezone"
+    empty.parent.mkdir(parents=True)
+    empty.touch()
+    without, seen = support.make(paths)
+    assert "20-timezone" not in [one.name for one in seen.records]
+    difference = compare(with_timezone, without)
+    assert "etc/timezone" in [one.name for one in difference.files]
+
+
+def test_deleted_files_and_replaced_folders_are_gone(paths: Paths, script: Script) -> None:
+    script(
+        "configure.d/95-delete",
+        "#!/bin/sh\n# needs: KESTRELPI_ROOT\ncd $KESTRELPI_ROOT\nrm etc/networks\nrm -r etc/skel\nmkdir etc/skel\n"
+        "touch etc/skel/only\nrm -r usr/share/bug\n",
+    )
+    built, _ = support.make(paths)
+    assert not (built.root / "etc/networks").exists()
+    assert [path.name for path in (built.root / "etc/skel").iterdir()] == ["only"]
+
+
+def test_a_failing_script_keeps_the_current_generation(paths: Paths, script: Script) -> None:
+    before, _ = support.make(paths)
+    path = script("configure.d/95-fails", "#!/bin/sh\necho it is the flux capacitor >&2\nexit 7\n")
+    with pytest.raises(UserError) as caught:
+        support.make(paths)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "it is the flux capacitor" in message
+    assert "status 7" in message
+    log = Path(message.rsplit("the whole log: ", 1)[1])
+    assert "flux capacitor" in log.read_text()
+    current = Store(paths).current("default")
+    assert current is not None
+    assert current.id == before.id
+    assert support.drafts(paths) == []
+
+
+def test_a_killed_build_leaves_no_mount_no_process_and_no_half_generation(paths: Paths, script: Script) -> None:
+    before, _ = support.make(paths)
+    marker = f"{time.time_ns()}"
+    path = script("configure.d/95-slow.chroot", f"#!/bin/sh\ntouch /etc/half\nsleep 3{marker[-6:]}\n")
+    process = support.start_build(paths)
+    sleeping = f"sleep 3{marker[-6:]}"
+    deadline = time.monotonic() + 60
+    while not support.processes_with(sleeping):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while support.processes_with(sleeping):
+        assert time.monotonic() < deadline, "the script outlived the build"
+        time.sleep(0.05)
+    assert support.mounts_below(paths.root) == []
+    assert [one.id for one in Store(paths).generations("default")] == [before.id]
+    path.write_text("#!/bin/sh\ntouch /etc/whole\n")
+    after, _ = support.make(paths)
+    assert (after.root / "etc/whole").exists()
+    assert not (after.root / "etc/half").exists()
+    assert support.drafts(paths) == []
+
+
+def test_a_second_build_at_the_same_time_is_told_who_builds(paths: Paths, script: Script) -> None:
+    script("configure.d/95-slow", "#!/bin/sh\nsleep 4\n")
+    process = support.start_build(paths)
+    deadline = time.monotonic() + 60
+    while not list((paths.log / "images/default").glob("*/configure-95-slow.log")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(UserError, match=f"locked by process {process.pid}"):
+        support.make(paths)
+    assert process.wait() == 0
+
+
+def test_a_full_disk_is_said_and_leaves_the_current_generation(paths: Paths, script: Script) -> None:
+    before, _ = support.make(paths)
+    script("configure.d/95-big", "#!/bin/sh\necho 'cat: write error: No space left on device' >&2\nexit 1\n")
+    with pytest.raises(UserError, match="the disk is full") as caught:
+        support.make(paths)
+    assert "images gc" in caught.value.fix
+    assert [one.id for one in Store(paths).generations("default")] == [before.id]
+
+
+def test_gc_keeps_what_the_current_generation_needs(paths: Paths, script: Script) -> None:
+    script("configure.d/95-one", "#!/bin/sh\ntrue one\n")
+    first, _ = support.make(paths)
+    script("configure.d/95-one", "#!/bin/sh\ntrue two\n")
+    second, _ = support.make(paths)
+    rubbish = tidy.collect(paths, keep=0)
+    assert [one.id for one in rubbish.generations] == [first.id]
+    assert len(rubbish.layers) == 1
+    again, seen = support.make(paths)
+    assert again.id == second.id
+    assert seen.records == []
+
+
+def test_rollback_and_remove(paths: Paths, script: Script) -> None:
+    store = Store(paths)
+    first, _ = support.make(paths)
+    script("configure.d/95-one", "#!/bin/sh\ntrue\n")
+    second, _ = support.make(paths)
+    with pytest.raises(UserError, match="is the current generation"):
+        store.remove(second)
+    store.switch(first)
+    store.remove(second)
+    assert [one.id for one in store.generations("default")] == [first.id]
