@@ -79,10 +79,9 @@ def qemu_argv(spec: MachineSpec, kernel: Path, initrd: Path | None, dtb: Path, c
     virt = spec.board is Board.VIRT
     network = f"tap,id=n0,ifname={spec.tap},script=no,downscript=no"
     argv = [QEMU, *_processor(spec), "-nodefaults", "-display", "none", "-qmp", "stdio"]
-    # Both of a Pi's serial ports into one log; mux, because an output can't have two writers otherwise.
-    argv += ["-chardev", f"file,id=console,mux=on,append=on,path={spec.console}", "-serial", "chardev:console"]
-    if not virt:
-        argv += ["-serial", "chardev:console"]
+    argv += ["-chardev", f"file,id=console,append=on,path={spec.console}"]
+    # A Pi 3's pins carry its second port, the mini UART; the first one belongs to Bluetooth.
+    argv += ["-serial", "chardev:console"] if virt else ["-serial", "null", "-serial", "chardev:console"]
     # A reset ends the run: the boot loader comes first again. The pause keeps QEMU there until its event is read.
     argv += ["-action", "reboot=shutdown,shutdown=pause"]
     argv += ["-kernel", str(kernel), "-dtb", str(dtb), "-append", cmdline]
