@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kestrelpi.errors import UserError
 from kestrelpi.images import initramfs, kmod
+from kestrelpi.images.kept import kept
 from kestrelpi.images.manifest import BootFileInfo
 
 FIRMWARE = Path("usr/lib/raspi-firmware")
@@ -33,7 +34,7 @@ class BootReport:
 
 
 def build(root: Path, overlay: Mapping[str, Path], out: Path, cache: Path) -> BootReport:
-    """Fill the new folder `out`. `overlay`: files of the initramfs; `cache` keeps compressed kernels.
+    """Fill the new folder `out`. `overlay`: files of the initramfs; `cache` keeps what was compressed once.
 
     Raises UserError when the parts don't belong together.
     """
@@ -45,7 +46,7 @@ def build(root: Path, overlay: Mapping[str, Path], out: Path, cache: Path) -> Bo
         shutil.copyfile(tree, out / tree.name)
     (out / "overlays").mkdir()
     copy_firmware(root / FIRMWARE, out)
-    report = initramfs.build(root, overlay, kernel, out / INITRAMFS)
+    report = initramfs.build(root, overlay, kernel, out / INITRAMFS, cache)
     files = {str(path.relative_to(out)): describe(path) for path in sorted(out.rglob("*")) if path.is_file()}
     check(out, files)
     return BootReport(kernel, report, files)
@@ -73,13 +74,11 @@ def compressed_kernel(image: Path, cache: Path, out: Path) -> None:
         return
     if data[56:60] != ARM64_MAGIC:
         raise UserError("this is no arm64 kernel", where=str(image))
-    kept = cache / f"{hashlib.sha256(data).hexdigest()[:16]}.gz"
-    if not kept.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(".part")
-        part.write_bytes(gzip.compress(data, 9, mtime=0))
-        part.rename(kept)
-    shutil.copyfile(kept, out)
+    kept(data, "gz", cache, write_gzip, out)
+
+
+def write_gzip(plain: bytes, packed: Path) -> None:
+    packed.write_bytes(gzip.compress(plain, 9, mtime=0))
 
 
 def device_trees(root: Path, kernel: str) -> list[Path]:

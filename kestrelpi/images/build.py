@@ -221,7 +221,7 @@ def assemble(
         count = flatten([layers.tree(key) for key in reversed(keys)], draft / "root")
         mark_updated(draft / "root")
         overlay = {name: one.path for name, one in plan.initramfs.items()}
-        report = bootdir.build(draft / "root", overlay, draft / "boot", layers.folder.parent / "kernels")
+        report = bootdir.build(draft / "root", overlay, draft / "boot", layers.folder.parent / "packed")
         last = StepRecord(
             "generation",
             "boot files",

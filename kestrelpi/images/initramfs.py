@@ -12,6 +12,7 @@ from pathlib import Path
 from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import cpio, kmod
+from kestrelpi.images.kept import kept
 
 BUSYBOX = ("usr/bin/busybox", "bin/busybox")
 MODULE_LISTS = ("etc/modules", "etc/hardware")
@@ -35,11 +36,13 @@ class InitramfsReport:
     seconds: float
 
 
-def build(root: Path, overlay: Mapping[str, Path], kernel: str, out: Path) -> InitramfsReport:
+def build(
+    root: Path, overlay: Mapping[str, Path], kernel: str, out: Path, cache: Path | None = None
+) -> InitramfsReport:
     """Write the initramfs for `kernel` to `out`.
 
-    `overlay`: path inside the initramfs → source file, such as `init`. Raises UserError when the root or the overlay
-    lack what it takes.
+    `overlay`: path inside the initramfs → source file, such as `init`; `cache` keeps what was packed once. Raises
+    UserError when the root or the overlay lack what it takes.
     """
     started = time.monotonic()
     if "init" not in overlay:
@@ -55,7 +58,11 @@ def build(root: Path, overlay: Mapping[str, Path], kernel: str, out: Path) -> In
         entries[f"{base}/{name}"] = cpio.file(text.encode())
     for name, source in overlay.items():
         entries[name] = overlay_entry(source)
-    compress(cpio.pack(entries), out)
+    archive = cpio.pack(entries)
+    if cache:
+        kept(archive, "zst", cache, compress, out)
+    else:
+        compress(archive, out)
     names = tuple(kmod.module_name(path) for path in paths)
     return InitramfsReport(kernel, out.stat().st_size, names, tuple(missing), time.monotonic() - started)
 
@@ -112,9 +119,9 @@ def overlay_entry(source: Path) -> cpio.Entry:
 
 def compress(archive: bytes, out: Path) -> None:
     """Pack the archive with zstd, which Debian's arm64 kernels unpack."""
-    plain = out.with_name(f".{out.name}.cpio")
+    plain = out.with_name(f"{out.name}.cpio")
     plain.write_bytes(archive)
     try:
-        run.run(["zstd", "-q", "-f", f"-{LEVEL}", "-T0", "--rm", plain, "-o", out])
+        run.run(["zstd", "-q", "-f", f"-{LEVEL}", "-T0", plain, "-o", out])
     finally:
         plain.unlink(missing_ok=True)

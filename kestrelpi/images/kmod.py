@@ -7,7 +7,7 @@ import lzma
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from kestrelpi import run
 from kestrelpi.errors import UserError
@@ -58,7 +58,7 @@ class ModuleIndex:
 
 def module_name(path: str) -> str:
     """`kernel/net/usb/smsc95xx.ko.xz` → `smsc95xx`."""
-    return normal(PurePosixPath(path).name.partition(".ko")[0])
+    return normal(path.rpartition("/")[2].partition(".ko")[0])
 
 
 def normal(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.errors import UserError
-from kestrelpi.images import enter, tidy
+from kestrelpi.images import enter, steps, tidy
 from kestrelpi.images.compare import compare
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
@@ -40,7 +40,7 @@ def test_the_root_runs_arm64_programs(generation: Generation) -> None:
 def test_no_program_of_the_frontend_is_in_the_root(generation: Generation) -> None:
     files = [path for path in generation.root.rglob("*") if path.is_file() and not path.is_symlink()]
     heads = {path: path.open("rb").read(20) for path in files}
-    x86 = [path for path, head in heads.items() if head[:4] == b"\x7fELF" and head[18:20] != b"\xb7\0"]
+    x86 = [path for path, head in heads.items() if head[:4] == b"\x7fELF" and head[18] == steps.EM_X86_64]
     assert len(files) > 5000
     assert x86 == []
     assert not (generation.root / "lib64").exists()
@@ -76,13 +76,10 @@ def test_boot_files_belong_to_the_kernel(generation: Generation) -> None:
     for name in ("vmlinuz", "initramfs.img", "bootcode.bin", "start.elf", "start4.elf", "fixup4.dat"):
         assert generation.manifest.boot[name].size == (generation.boot / name).stat().st_size > 0
     assert any(name.startswith("bcm2711") for name in generation.manifest.boot)
-    listing = subprocess.run(
-        f"zstd -dcq {generation.boot / 'initramfs.img'} | cpio -t --quiet",
-        shell=True,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
+    packed = generation.boot / "initramfs.img"
+    archive = subprocess.run(["zstd", "-dcq", packed], check=True, capture_output=True).stdout
+    names = subprocess.run(["cpio", "-t", "--quiet"], input=archive, check=True, capture_output=True).stdout
+    listing = names.decode().split()
     assert {"init", "bin/busybox", f"lib/modules/{kernel}/modules.dep"} <= set(listing)
     modules = {Path(name).stem for name in listing if name.endswith(".ko")}
     assert {"genet", "smsc95xx", "lan78xx", "virtio_net", "overlay", "nfsv4", "nfsv3"} <= modules
@@ -116,7 +113,10 @@ def test_a_script_in_the_chroot_runs_as_arm64_without_the_frontends_environment(
     paths: Paths, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "leak")
-    script("configure.d/95-env.chroot", "#!/bin/sh\n# needs: KESTRELPI_IMAGE\n/usr/bin/uname -m >/etc/seen\nenv >>/etc/seen\n")
+    script(
+        "configure.d/95-env.chroot",
+        "#!/bin/sh\n# needs: KESTRELPI_IMAGE\n/usr/bin/uname -m >/etc/seen\nenv >>/etc/seen\n",
+    )
     built, _ = support.make(paths)
     seen = (built.root / "etc/seen").read_text()
     assert seen.startswith("aarch64\n")
@@ -126,15 +126,16 @@ def test_a_script_in_the_chroot_runs_as_arm64_without_the_frontends_environment(
 
 
 def test_an_empty_file_removes_a_built_in_script(paths: Paths) -> None:
+    paths.config.write_text(paths.config.read_text().replace("[openmp]", "[openmp]\n    timezone: Europe/Madrid"))
     with_timezone, _ = support.make(paths)
-    assert (with_timezone.root / "etc/timezone").exists()
+    assert (with_timezone.root / "etc/timezone").read_text() == "Europe/Madrid\n"
     empty = paths.etc / "node/configure.d/20-timezone"
     empty.parent.mkdir(parents=True)
     empty.touch()
     without, seen = support.make(paths)
     assert "20-timezone" not in [one.name for one in seen.records]
     difference = compare(with_timezone, without)
-    assert "etc/timezone" in [one.name for one in difference.files]
+    assert {one.name for one in difference.files} == {"etc/timezone", "etc/localtime"}
 
 
 def test_deleted_files_and_replaced_folders_are_gone(paths: Paths, script: Script) -> None:
@@ -219,7 +220,7 @@ def test_gc_keeps_what_the_current_generation_needs(paths: Paths, script: Script
     second, _ = support.make(paths)
     rubbish = tidy.collect(paths, keep=0)
     assert [one.id for one in rubbish.generations] == [first.id]
-    assert len(rubbish.layers) == 1
+    assert first.manifest.keys[-1] in rubbish.layers
     again, seen = support.make(paths)
     assert again.id == second.id
     assert seen.records == []
