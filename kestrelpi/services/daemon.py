@@ -96,7 +96,7 @@ class Daemon:
             self.boots,
             self.sightings,
             Secrets(self.paths),
-            RuntimeFiles(self.paths, self.config),
+            RuntimeFiles(self.paths, self.config, self.directory.registry),
             time.time,
         )
         http = Http(
@@ -167,7 +167,7 @@ class Daemon:
     def _take_anew(self, config: Config) -> None:
         if self.directory.reload(config):
             self.config = config
-            self.api.runtime = RuntimeFiles(self.paths, config)
+            self.api.runtime = RuntimeFiles(self.paths, config, self.directory.registry)
             self.tftp.reload()
             self.cluster.changed()
             log.info("reloaded: %d nodes", len(self.directory.registry))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from pathlib import Path
@@ -37,15 +38,18 @@ def mountd_port(nfs: Nfs) -> int:
     return 20048 if nfs.port == 2049 else nfs.port + 1
 
 
-def kernel_has_nfsd(proc: Path = Path("/proc")) -> bool:
-    """Whether this kernel can serve NFS (the module is loaded, or its file system is known)."""
-    return "nfsd" in (proc / "filesystems").read_text().split()
+def kernel_has_nfsd(proc: Path = Path("/proc"), modules: Path = Path("/lib/modules")) -> bool:
+    """Whether this kernel can serve NFS: it has the file system, or a module that can be loaded."""
+    if "nfsd" in (proc / "filesystems").read_text().split():
+        return True
+    index = modules / os.uname().release / "modules.dep"
+    return index.is_file() and "/nfsd.ko" in index.read_text()
 
 
-def backend(nfs: Nfs, proc: Path = Path("/proc")) -> str:
+def backend(nfs: Nfs, proc: Path = Path("/proc"), modules: Path = Path("/lib/modules")) -> str:
     """`kernel`, `ganesha` or `none`."""
     if nfs.backend == "auto":
-        return "kernel" if kernel_has_nfsd(proc) else "ganesha"
+        return "kernel" if kernel_has_nfsd(proc, modules) else "ganesha"
     return nfs.backend
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from kestrelpi import config
@@ -23,7 +24,11 @@ def test_auto_takes_the_kernels_server_where_there_is_one(tmp_path: Path) -> Non
     (tmp_path / "filesystems").write_text("nodev\tsysfs\nnodev\tnfsd\n")
     assert nfs.backend(Nfs(), tmp_path) == "kernel"
     (tmp_path / "filesystems").write_text("nodev\tsysfs\nnodev\tnfs\n")
-    assert nfs.backend(Nfs(), tmp_path) == "ganesha"
+    assert nfs.backend(Nfs(), tmp_path, tmp_path) == "ganesha"
+    folder = tmp_path / os.uname().release
+    folder.mkdir()
+    (folder / "modules.dep").write_text("kernel/fs/nfsd/nfsd.ko: kernel/net/sunrpc/sunrpc.ko\n")
+    assert nfs.backend(Nfs(), tmp_path, tmp_path) == "kernel", "a module that isn't loaded yet counts"
     assert nfs.backend(Nfs(backend="none"), tmp_path) == "none"
 
 
