@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from kestrelpi import run
 from kestrelpi.cli.context import Context, pass_context
+from kestrelpi.cli.power import power
 from kestrelpi.cli.table import ago, print_table
 from kestrelpi.config import parse_mac
 from kestrelpi.errors import ExitStatus, UserError
@@ -26,7 +27,10 @@ from kestrelpi.paths import Paths
 
 @click.group()
 def command() -> None:
-    """Register, list, change and reach nodes."""
+    """Register, list, change, reach and switch nodes."""
+
+
+command.add_command(power)
 
 
 def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -111,6 +111,68 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Snmp:
+    """A PoE switch with the POWER-ETHERNET-MIB (RFC 3621), over net-snmp's snmpset."""
+
+    host: str = ""
+    conf: Path | None = None
+    """A file in the form of snmp.conf(5) with version, community or user and passphrases; so they stand in no
+    command line and not here."""
+    oid: str = "1.3.6.1.2.1.105.1.1.1.3.1.{outlet}"
+    """What is set for an outlet; default: pethPsePortAdminEnable of group 1."""
+    on: int = 1
+    off: int = 2
+
+
+@dataclass(frozen=True)
+class HttpPlug:
+    """A plug or PDU that is switched by HTTP requests. URLs know {outlet} and {name}."""
+
+    on: str = ""
+    off: str = ""
+    method: Literal["GET", "POST", "PUT"] = "GET"
+    password: Path | None = None
+    """A file with `user:password` for HTTP basic authentication."""
+
+
+@dataclass(frozen=True)
+class PowerCommand:
+    """A program of the user; words know {outlet}, {name}, {mac} and {address}."""
+
+    on: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Power:
+    """How nodes are switched on and off. A Pi has no Wake-on-LAN and no BMC, so something outside must do it."""
+
+    driver: Literal["none", "snmp-poe", "http", "command", "wol"] = "none"
+    outlets: Mapping[str, str] = field(default_factory=dict)
+    """Node → the port of the switch, or the outlet, that feeds it."""
+    stagger: Duration = Duration(2)
+    """Time between two switch-ons, so that a room's fuse and the boot services survive."""
+    halt_time: Duration = Duration(60)
+    """Time that a node has to shut down before its power is cut."""
+    snmp: Snmp = field(default_factory=Snmp)
+    http: HttpPlug = field(default_factory=HttpPlug)
+    command: PowerCommand = field(default_factory=PowerCommand)
+
+
+@dataclass(frozen=True)
+class Users:
+    """The users of the cluster."""
+
+    homes: Path = Path("/home/cluster")
+    """Where their homes lie, on the frontend and on every node. Nothing else may lie there: nodes can write to it."""
+    server: str = ""
+    """`host:/path` of an NFS server that has the homes; empty: the frontend."""
+    mount_options: str = "rw,vers=4.2"
+    """Of another NFS server."""
+    first_uid: int = 10000
+
+
+@dataclass(frozen=True)
 class Build:
     mirror: str = ""
     """Debian mirror; default: the one that the frontend's own apt uses."""
@@ -128,6 +190,8 @@ class Config:
     images: Mapping[str, Image] = field(default_factory=lambda: {"default": Image()})
     groups: Mapping[str, Group] = field(default_factory=lambda: {"rpi": Group()})
     build: Build = field(default_factory=Build)
+    power: Power = field(default_factory=Power)
+    users: Users = field(default_factory=Users)
 
     @property
     def listen(self) -> IPv4Address:

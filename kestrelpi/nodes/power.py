@@ -1,0 +1,229 @@
+"""Switching nodes on and off: drivers for what feeds them, one after the other with a stagger."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from kestrelpi.config import Config, Power
+from kestrelpi.errors import ConfigError, UserError
+from kestrelpi.nodes.node import Node
+from kestrelpi.run import CommandFailed, Finished, run
+
+State = Literal["on", "off"]
+
+TIMEOUT = 10.0
+"""Seconds for a switch, a plug or a program to answer."""
+WOL_PORT = 9
+
+
+class Driver(Protocol):
+    """Switches one node."""
+
+    def switch(self, node: Node, state: State) -> None:
+        """Raises UserError when it can't be done."""
+
+
+@dataclass(frozen=True)
+class SnmpPoe:
+    """A PoE switch: sets pethPsePortAdminEnable (RFC 3621), or another OID, with net-snmp's snmpset."""
+
+    power: Power
+    run: Callable[..., Finished] = run
+
+    def switch(self, node: Node, state: State) -> None:
+        snmp = self.power.snmp
+        if not snmp.host or snmp.conf is None:
+            raise ConfigError("the driver snmp-poe needs power.snmp.host and power.snmp.conf", where="power.snmp")
+        oid = snmp.oid.format(outlet=outlet(self.power, node))
+        value = snmp.on if state == "on" else snmp.off
+        with tempfile.TemporaryDirectory(prefix="kestrelpi.") as folder:
+            # net-snmp takes a folder, in which it reads snmp.conf.
+            (Path(folder) / "snmp.conf").symlink_to(snmp.conf.absolute())
+            argv = ["snmpset", "-t", "2", "-r", "2", "-m", "", snmp.host, oid, "i", str(value)]
+            self.run(argv, env={"SNMPCONFPATH": folder}, timeout=TIMEOUT)
+
+
+@dataclass(frozen=True)
+class HttpPlug:
+    """A plug or PDU with URLs that switch it."""
+
+    power: Power
+
+    def switch(self, node: Node, state: State) -> None:
+        settings = self.power.http
+        url = settings.on if state == "on" else settings.off
+        if not url:
+            raise ConfigError(f"the driver http needs power.http.{state}", where="power.http")
+        url = url.format(outlet=outlet(self.power, node), name=node.name)
+        request = urllib.request.Request(url, method=settings.method, data=b"" if settings.method != "GET" else None)
+        if settings.password:
+            token = base64.b64encode(settings.password.read_bytes().strip()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                answer.read(4096)
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+            raise UserError(f"the plug of {node.name} does not do it: {error}", where=url) from error
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program of the user."""
+
+    power: Power
+    run: Callable[..., Finished] = run
+
+    def switch(self, node: Node, state: State) -> None:
+        words = self.power.command.on if state == "on" else self.power.command.off
+        if not words:
+            raise ConfigError(f"the driver command needs power.command.{state}", where="power.command")
+        known = {"name": node.name, "mac": node.mac, "address": str(node.address)}
+        given = self.power.outlets.get(node.name, "")
+        self.run([word.format(**known, outlet=given) for word in words], timeout=60.0)
+
+
+@dataclass(frozen=True)
+class WakeOnLan:
+    """For boards that have it (no Pi does): a magic packet to the broadcast address. Off is the node's own halt."""
+
+    broadcast: str
+
+    def switch(self, node: Node, state: State) -> None:
+        if state == "off":
+            return
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            out.sendto(magic_packet(node.mac), (self.broadcast, WOL_PORT))
+
+
+def magic_packet(mac: str) -> bytes:
+    """Six bytes 0xff and the MAC sixteen times (AMD publication 20213)."""
+    return b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16
+
+
+def outlet(power: Power, node: Node) -> str:
+    """What feeds the node; raises ConfigError when nobody said."""
+    try:
+        return power.outlets[node.name]
+    except KeyError:
+        raise ConfigError(
+            f"nobody said which outlet feeds {node.name}",
+            where="power.outlets",
+            fix=f"add to kestrelpi.yaml: power: {{outlets: {{{node.name}: …}}}}",
+        ) from None
+
+
+def driver(config: Config) -> Driver:
+    """The driver that the configuration names; raises ConfigError when there is none."""
+    power = config.power
+    if power.driver == "snmp-poe":
+        return SnmpPoe(power)
+    if power.driver == "http":
+        return HttpPlug(power)
+    if power.driver == "command":
+        return Command(power)
+    if power.driver == "wol":
+        return WakeOnLan(str(config.network.address.network.broadcast_address))
+    raise ConfigError(
+        "kestrelpi can't switch nodes: power.driver is none",
+        where="power.driver",
+        fix="set it to snmp-poe, http, command or wol: docs/how-to/power.md",
+    )
+
+
+@dataclass(frozen=True)
+class Switched:
+    """What became of one node; `error` is empty when it went well."""
+
+    node: Node
+    state: State
+    error: str = ""
+
+
+def switch(
+    nodes: Iterable[Node],
+    state: State,
+    by: Driver,
+    power: Power,
+    halt: Callable[[Node], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Switched]:
+    """Switch nodes one after the other; a failure doesn't keep the others from their turn.
+
+    Switching on waits `power.stagger` between two nodes. Switching off halts the node first (`halt`).
+    """
+    for number, node in enumerate(nodes):
+        if number and state == "on":
+            sleep(float(power.stagger))
+        try:
+            if state == "off":
+                halt(node)
+            by.switch(node, state)
+        except UserError as error:
+            yield Switched(node, state, str(error))
+        else:
+            yield Switched(node, state)
+
+
+def halt_by_ssh(command: Callable[[Node], list[str]], power: Power) -> Callable[[Node], None]:
+    """A function that shuts a node down cleanly and waits until it doesn't answer any more.
+
+    A node that can't be reached is taken for halted: its power can be cut.
+    """
+
+    def halt(node: Node) -> None:
+        try:
+            run([*command(node), "systemctl", "poweroff"], timeout=TIMEOUT * 2)
+        except CommandFailed as error:
+            if error.returncode != SSH_FAILED:
+                raise
+            return
+        deadline = time.monotonic() + power.halt_time
+        while answers(str(node.address)) and time.monotonic() < deadline:
+            time.sleep(1)
+        time.sleep(SETTLE)
+
+    return halt
+
+
+SSH_FAILED = 255
+"""ssh's own status when it can't connect or the connection ends (ssh(1))."""
+SETTLE = 3.0
+"""Seconds that a node gets to stop after its network is gone; its root is read-only, so nothing can be lost."""
+
+
+def answers(address: str, port: int = 22) -> bool:
+    """Whether something listens there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == 0
+
+
+def spool(root: Path) -> Path:
+    """Where slurmctld's programs leave their wishes for the daemon; only slurmctld's user and root write there."""
+    return root / "run/kestrelpi-power"
+
+
+def wishes(folder: Path) -> Iterator[tuple[State, tuple[str, ...]]]:
+    """Take what lies in the spool, oldest first: (on or off, names of nodes). A malformed file is dropped."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.is_symlink():
+            continue
+        words = path.read_text(encoding="utf-8", errors="replace").split()
+        path.unlink()
+        if words and words[0] == "on":
+            yield "on", tuple(words[1:])
+        elif words and words[0] == "off":
+            yield "off", tuple(words[1:])
