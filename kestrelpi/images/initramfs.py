@@ -45,6 +45,20 @@ def build(
     UserError when the root or the overlay lack what it takes.
     """
     started = time.monotonic()
+    entries, paths, missing = contents(root, overlay, kernel)
+    archive = cpio.pack(entries)
+    if cache:
+        kept(archive, "zst", cache, compress, out)
+    else:
+        compress(archive, out)
+    names = tuple(kmod.module_name(path) for path in paths)
+    return InitramfsReport(kernel, out.stat().st_size, names, tuple(missing), time.monotonic() - started)
+
+
+def contents(
+    root: Path, overlay: Mapping[str, Path], kernel: str
+) -> tuple[dict[str, cpio.Entry], list[str], list[str]]:
+    """The members of the initramfs, the paths of its modules, and the modules that this kernel doesn't have."""
     if "init" not in overlay:
         raise UserError("the initramfs has no init", where="overlays/initramfs", fix="restore the file init")
     index = kmod.load(root, kernel)
@@ -58,13 +72,7 @@ def build(
         entries[f"{base}/{name}"] = cpio.file(text.encode())
     for name, source in overlay.items():
         entries[name] = overlay_entry(source)
-    archive = cpio.pack(entries)
-    if cache:
-        kept(archive, "zst", cache, compress, out)
-    else:
-        compress(archive, out)
-    names = tuple(kmod.module_name(path) for path in paths)
-    return InitramfsReport(kernel, out.stat().st_size, names, tuple(missing), time.monotonic() - started)
+    return entries, paths, missing
 
 
 def wanted_modules(overlay: Mapping[str, Path]) -> list[str]:

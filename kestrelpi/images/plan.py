@@ -78,17 +78,17 @@ class BuildPlan:
         return found
 
 
-def plan(paths: Paths, config: Config, image: str, where: str = "") -> BuildPlan:
+def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = Path("/etc/apt")) -> BuildPlan:
     """Work out the steps of `image`; nothing is changed. Raises UserError for what a build would fail on at once.
 
-    `where`: the configuration's file, for errors.
+    `where`: the configuration's file, for errors; `apt`: the frontend's own apt configuration.
     """
     chosen = config.images.get(image)
     if chosen is None:
         known = ", ".join(config.images) or "none"
         raise ConfigError(f"there is no image {image!r}", where=where or str(paths.config), fix=f"images: {known}")
     suite = chosen.suite or mirror.own_suite()
-    source = mirror.find(suite, config.build.mirror, mirror.read_sources())
+    source = mirror.find(suite, config.build.mirror, mirror.read_sources(apt))
     found_modules = of_image(paths, config, image)
     modules = found_modules.modules
     more = {**found_modules.variables(), **uid_variables(modules)}
@@ -188,8 +188,13 @@ class _Chain:
         key = keys.digest(whole)
         cached = self.layers.has(key)
         before = self._before.get((phase, name))
-        stale = "" if cached else "new" if before is None else keys.difference(before, whole) or "the layer is gone"
+        stale = "" if cached else self._why(key, before, whole)
         self.steps.append(Step(phase, name, kind, origin, whole, key, cached, stale, script, path, overrides))
+
+    def _why(self, key: str, before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
+        if self.current and key in self.current.manifest.keys:
+            return "the layer is gone"
+        return "new" if before is None else keys.difference(before, now) or keys.PREVIOUS
 
     def _fields_before(self) -> dict[tuple[str, str], Mapping[str, str]]:
         """The fields of the steps that made the current generation."""
