@@ -69,7 +69,7 @@ def test_the_kernel_shows_the_same(layers: list[Path], tmp_path: Path) -> None:
     assert ours == kernel
     assert "./etc/gone" in ours
     assert "hidden" not in ours
-    assert count == 10
+    assert count == 9
 
 
 def test_files_are_links_and_keep_capabilities(layers: list[Path], tmp_path: Path) -> None:
