@@ -229,8 +229,9 @@ def table(folder: Path, counts: list[int], servers: list[str], workers: int) -> 
         for name in servers:
             if name != "ours" and "ours" in rows:
                 speed = rows["ours"]["MB/s"] / rows[name]["MB/s"]
-                cpu = rows["ours"]["cpu"] / rows[name]["cpu"]
-                print(f"{count:7} ours/{name}: speed {speed:.2f}, CPU {cpu:.2f}")
+                # tftpd-hpa's processes, one a file, are nobody's when they end: their CPU time can't be seen
+                cpu = f"{rows['ours']['cpu'] / rows[name]['cpu']:.2f}" if rows[name]["cpu"] else "unknown"
+                print(f"{count:7} ours/{name}: speed {speed:.2f}, CPU {cpu}")
         sys.stdout.flush()
 
 

@@ -110,7 +110,17 @@ def tftp_hpa(port: int, path: str, out: Path, *options: str) -> None:
 
 
 def curl(port: int, path: str, out: Path, *options: str) -> None:
-    words = ["curl", "--silent", "--show-error", "--path-as-is", "--max-time", "30", *options, "--output", out]
+    words: list[str | Path] = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--path-as-is",
+        "--max-time",
+        "30",
+        *options,
+        "--output",
+        out,
+    ]
     run.run([*words, f"tftp://127.0.0.1:{port}/{path}"])
 
 
@@ -339,13 +349,23 @@ def test_workers_serve_reload_and_come_back(workers: int) -> None:
         process.reload()
         until(lambda: {fetched(port) for _ in range(8)} == {b"reloaded 1"}, "the reload")
         told: list[TransferEvent] = []
-        until(lambda: bool(told.extend(process.read()) or told), "the events")
+
+        def events_arrived() -> bool:
+            told.extend(process.read())
+            return bool(told)
+
+        until(events_arrived, "the events")
         assert {(event.kind, event.path, event.client) for event in told} >= {("start", "f", "127.0.0.1")}
         time.sleep(1.1)  # a worker that died younger than a second is not started again at once
         for pid in process.pids:
             os.kill(pid, signal.SIGKILL)
         old = process.pids
-        until(lambda: bool(process.tend() or not set(old) & set(process.pids)), "the new workers")
+
+        def all_are_new() -> bool:
+            process.tend()
+            return not set(old) & set(process.pids)
+
+        until(all_are_new, "the new workers")
         assert fetched(port) == b"reloaded 0"
         with pytest.raises(UserError, match=f"can't listen on 127.0.0.1:{port}"):
             TftpProcess("127.0.0.1", port, Reloading, workers).start()
