@@ -64,12 +64,13 @@ def board_for(machine: str, pi: PiSpec) -> Board:
 def command_line(spec: MachineSpec, downloaded: str) -> str:
     """The downloaded command line as the board's firmware hands it over.
 
-    A Pi's firmware puts the name of its serial port for `serial0`; QEMU's virt board has another port than every Pi,
-    so that is added as a console.
+    A Pi's firmware puts the name of its serial port for `serial0`. QEMU's virt board has another port than every Pi, so
+    that comes last: the last console is the one that init and the login prompt use.
     """
     port = "ttyAMA0" if spec.board is Board.VIRT else "ttyS1"
     words = [word.replace("console=serial0", f"console={port}") for word in downloaded.split()]
-    if spec.board is Board.VIRT and not any(word.split(",")[0] == f"console={port}" for word in words):
+    consoles = [word.removeprefix("console=").split(",")[0] for word in words if word.startswith("console=")]
+    if spec.board is Board.VIRT and consoles[-1:] != [port]:
         words.append(f"console={port}")
     return " ".join(words)
 

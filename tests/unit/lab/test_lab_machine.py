@@ -59,6 +59,7 @@ def test_boards() -> None:
         (Board.VIRT, "console=ttyS1,115200 root=x", "console=ttyS1,115200 root=x console=ttyAMA0"),
         (Board.VIRT, "console=serial0,115200 root=x", "console=ttyAMA0,115200 root=x"),
         (Board.VIRT, "console=ttyAMA0 root=x", "console=ttyAMA0 root=x"),
+        (Board.VIRT, "console=ttyAMA0 console=ttyS1", "console=ttyAMA0 console=ttyS1 console=ttyAMA0"),
         (Board.RASPI3B, "console=ttyS1,115200 root=x", "console=ttyS1,115200 root=x"),
         (Board.RASPI3B, "console=serial0,115200", "console=ttyS1,115200"),
     ],

@@ -1,0 +1,86 @@
+"""Emulated Pis that boot a really built image from the real services. Needs root; minutes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from kestrelpi import run
+from kestrelpi.config import Config, load
+from kestrelpi.files import write_whole
+from kestrelpi.lab import demo
+from kestrelpi.lab.lab import Lab
+from kestrelpi.nodes.entering import ssh_command
+from kestrelpi.nodes.registry import Node
+from kestrelpi.paths import Paths
+
+CONFIG = """\
+cluster: boot-test
+network: {address: 10.96.0.1/24}
+services: {nfs: {backend: ganesha}}
+images: {default: {modules: [openmp]}}
+groups: {rpi: {image: default}}
+"""
+ROOT = Path(os.environ.get("KESTRELPI_TEST_ROOT", "/var/tmp/kestrelpi-test"))
+"""Kept between runs: what a build can use again, it does."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.boot)
+
+
+@pytest.fixture(scope="session")
+def paths() -> Paths:
+    """A root with a built image."""
+    made = Paths(ROOT)
+    write_whole(made.config, CONFIG)
+    argv = [sys.executable, "-m", "kestrelpi", "--root", str(ROOT), "images", "build", "default"]
+    run.stream(argv, made.log / "test-build.log")
+    return made
+
+
+class Cluster:
+    """A lab that has just been switched on, with Pis that nobody has seen."""
+
+    def __init__(self, paths: Paths, config: Config, lab: Lab) -> None:
+        self.paths, self.config, self.lab = paths, config, lab
+        self.said: list[str] = []
+
+    def register(self, count: int) -> list[Node]:
+        return demo.register(self.paths, self.config, "rpi", count, self.said.append)
+
+    def wait_until_ready(self, nodes: list[Node]) -> None:
+        demo.wait_until_ready(self.paths, self.lab, nodes, self.said.append)
+
+    def ssh(self, node: Node, *words: str) -> str:
+        """What a command on the node prints; raises CommandFailed."""
+        argv = self.lab.enter(ssh_command(self.paths, self.config, node, words))
+        return run.run(argv, timeout=180).stdout.strip()
+
+
+SwitchOn = Callable[..., Cluster]
+"""Takes the models, and what Lab.up takes."""
+
+
+@pytest.fixture(scope="module")
+def switch_on(paths: Paths) -> Iterator[SwitchOn]:
+    """Takes down what it made at the module's end; a module has one lab at a time."""
+    config = load(paths.config)
+    with ExitStack() as stack:
+
+        def switch_on(*models: str, machine: str = "auto") -> Cluster:
+            lab = Lab(paths, config, attached=True)
+            lab.down()
+            demo.forget_nodes(paths, config)
+            stack.enter_context(lab)
+            lab.up(lab.pis(models), machine=machine)
+            return Cluster(paths, config, lab)
+
+        yield switch_on

@@ -1,0 +1,33 @@
+"""A Pi that is registered while it waits boots on, with no power cycle. On a Pi 3B's own devices, network on USB."""
+
+from __future__ import annotations
+
+import time
+
+from kestrelpi.lab import demo
+from kestrelpi.lab.state import State
+from kestrelpi.nodes import boots
+from kestrelpi.nodes.boots import Stage
+from tests.boot.conftest import Cluster, SwitchOn
+
+
+def wait_for_stage(cluster: Cluster, mac: str, stage: Stage) -> None:
+    deadline = time.monotonic() + demo.READY_WITHIN
+    while not (seen := boots.read(cluster.paths.boots, mac)) or stage not in seen[-1].stages:
+        assert time.monotonic() < deadline, cluster.lab.folders()[0].last_line()
+        time.sleep(0.5)
+
+
+def test_registered_while_it_waits(switch_on: SwitchOn) -> None:
+    cluster = switch_on("3B", machine="raspi3b")
+    state = cluster.lab.states()[0]
+    wait_for_stage(cluster, state.mac, Stage.WAITING)
+    [node] = cluster.register(1)
+    assert (node.mac, node.serial, node.model) == (state.mac, state.serial, "3B")
+    wait_for_stage(cluster, node.mac, Stage.ROOT)
+    now = cluster.lab.states()[0]
+    assert (now.state, now.boots) == (State.RUNNING, 1)
+    assert cluster.lab.folders()[0].read_report() is not None
+    cluster.wait_until_ready([node])
+    assert cluster.ssh(node, "tr -d '\\0' </proc/device-tree/model") == "Raspberry Pi 3 Model B Rev 1.2"
+    assert cluster.ssh(node, "basename $(readlink /sys/class/net/eth0/device/driver)") == "cdc_ether"
