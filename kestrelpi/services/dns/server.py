@@ -27,6 +27,7 @@ IDLE = 10.0
 CONNECTIONS = 128
 REMEMBERED = 4096
 """Packed replies that are kept."""
+LONGEST_QUERY = 1500
 RECEIVE_BUFFER = 1 << 20
 
 
@@ -89,19 +90,34 @@ class DnsServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _readable(self, sock: socket.socket) -> None:
+        known = self._remembered(self._directory.registry)
         for _ in range(A_TURN):
             try:
-                packet, client = sock.recvfrom(4096)
+                packet, client = sock.recvfrom(LONGEST_QUERY)
+                reply = known.get(packet[2:])
+                if reply:  # the usual case, kept short: it decides how many queries a second we answer
+                    sock.sendto(packet[:2] + reply, client)
+                    self.counters["answered"] += 1
+                    continue
             except BlockingIOError:
                 return
-            except OSError as error:  # an ICMP error for something sent earlier
+            except OSError as error:  # an ICMP error for something sent earlier, or no route to this client
                 log.debug("dns: %s", error)
                 continue
-            reply = self._local(packet, client[0], 0)
-            if reply is None:
-                self._later(self._forward_udp(sock, packet, client))
-            elif reply:
-                self._reply(sock, reply, client)
+            self._unusual(sock, packet, client)
+
+    def _unusual(self, sock: socket.socket, packet: bytes, client: Address) -> None:
+        reply = self._local(packet, client[0])
+        if reply is None:
+            self._later(self._forward_udp(sock, packet, client))
+        elif reply:
+            self._reply(sock, reply, client)
+
+    def _remembered(self, registry: Registry) -> dict[bytes, bytes]:
+        """Packed replies over UDP by query, both without the id. A new registry, a new object, ends them all."""
+        if registry is not self._known_of:
+            self._known, self._known_of = {}, registry
+        return self._known
 
     def _reply(self, sock: socket.socket, reply: bytes, client: Address) -> None:
         try:
@@ -114,19 +130,10 @@ class DnsServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _local(self, packet: bytes, client: str, limit: int) -> bytes | None:
-        """Our own answer; None: ask others; empty: none at all. `limit`: bytes, 0: what the query allows over UDP.
-
-        Replies are kept packed: the same question comes again and again, and only the id differs. A new registry,
-        which is a new object, ends them all.
-        """
+    def _local(self, packet: bytes, client: str, limit: int = 0) -> bytes | None:
+        """Our own answer; None: ask others; empty: none at all. `limit`: bytes, 0: what the query allows over UDP."""
         registry = self._directory.registry
-        if registry is not self._known_of:
-            self._known, self._known_of = {}, registry
-        known = self._known.get(packet[2:])
-        if known:
-            self.counters["answered"] += 1
-            return packet[:2] + known
+        known = self._remembered(registry)
         try:
             query = DNSRecord.parse(packet)
         except DNSError as error:
@@ -144,9 +151,10 @@ class DnsServer:
             return bytes(failure(query, RCODE.REFUSED).pack())
         reply = fitted(bytes(answer.pack()), limit or payload_limit(query))
         self.counters["answered"] += 1
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()  # dig's random cookies make each of its queries another one
-        self._known[packet[2:]] = reply[2:]
+        if not limit:
+            if len(known) >= REMEMBERED:
+                known.clear()  # dig's random cookies make each of its queries another one
+            known[packet[2:]] = reply[2:]
         return reply
 
     def _may_forward(self, client: str) -> bool:

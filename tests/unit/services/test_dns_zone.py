@@ -56,7 +56,7 @@ def test_a_repeated_question_gets_the_same_answer_under_its_own_id() -> None:
     server = DnsServer(CONFIG, FakeDirectory(REGISTRY))
     first = DNSRecord.question("rpi1.cluster.internal")
     second = DNSRecord.question("rpi1.cluster.internal")
-    replies = [server._local(bytes(query.pack()), "10.77.0.9", 0) for query in (first, second)]
+    replies = [server._local(bytes(query.pack()), "10.77.0.9") for query in (first, second)]
     assert replies[0] is not None and replies[1] is not None
     assert [reply[:2] for reply in replies if reply] == [bytes(query.pack())[:2] for query in (first, second)]
     assert replies[0][2:] == replies[1][2:]
@@ -66,9 +66,9 @@ def test_a_repeated_question_gets_the_same_answer_under_its_own_id() -> None:
 def test_only_the_nodes_network_may_ask_for_other_names() -> None:
     server = DnsServer(CONFIG, FakeDirectory(REGISTRY))
     query = bytes(DNSRecord.question("example.org").pack())
-    assert server._local(query, "10.77.3.200", 0) is None
-    assert server._local(query, "127.0.0.1", 0) is None
-    refused = server._local(query, "198.51.100.7", 0)
+    assert server._local(query, "10.77.3.200") is None
+    assert server._local(query, "127.0.0.1") is None
+    refused = server._local(query, "198.51.100.7")
     assert refused and DNSRecord.parse(refused).header.rcode == RCODE.REFUSED
 
 
@@ -85,7 +85,7 @@ def test_twenty_thousand_damaged_queries_raise_nothing() -> None:
         for _ in range(dice.randint(1, 5)):
             packet[dice.randrange(len(packet))] = dice.randrange(256)
         damaged = bytes(packet[: dice.randint(0, len(packet))] if dice.random() < 0.3 else packet)
-        server._local(damaged, "10.77.0.9", 0)
+        server._local(damaged, "10.77.0.9")
         question(damaged)
     assert server.counters["malformed"] > 5_000
     assert len(server._known) <= 4096
