@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,8 @@ DETAIL = 300
 """Characters of a detail that are kept: it comes from the network."""
 FAILURES = 20
 """Failures kept of one boot."""
+NOTES = 60
+"""Notes kept of one boot: what a Pi asks for comes from the network too."""
 
 
 class Stage(StrEnum):
@@ -47,6 +50,38 @@ class Stage(StrEnum):
 RANKS = {stage: rank for rank, stage in enumerate(Stage)}
 
 
+class Kind(StrEnum):
+    """What a note is about; nodes.findings says what it means."""
+
+    FILE = "file"
+    """A file that a boot can't do without was sent. Detail: its name."""
+    MISSING = "missing"
+    """A file that was asked for and isn't there. Detail: its name."""
+    BROKEN = "broken"
+    """A transfer whose client fell silent. Detail: the file's name and how much of it was sent."""
+    AGAIN = "again"
+    """A DISCOVER although we had made an offer. Detail: its number."""
+    FOREIGN = "foreign"
+    """Another server made this Pi an offer, or was taken by it. Detail: `dhcp ADDRESS`, `proxy ADDRESS` or
+    `taken ADDRESS`."""
+    NO_ADDRESS = "no-address"
+    """network.pool has none left."""
+    SAME_MAC = "same-mac"
+    """Another board speaks with this MAC. Detail: both serials."""
+    OLD_EEPROM = "old-eeprom"
+    """What shows that the boot loader is old. Detail: which sign."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that was seen in a boot and is no stage."""
+
+    kind: Kind
+    at: float
+    """Seconds since the boot began."""
+    detail: str = ""
+
+
 @dataclass
 class Boot:
     """One boot: when it began, and the seconds from then to each stage that it reached."""
@@ -57,6 +92,7 @@ class Boot:
     """Seconds since `started`, in the order in which they were recorded."""
     details: dict[Stage, str] = field(default_factory=dict)
     """The last detail of a stage that had one."""
+    notes: list[Note] = field(default_factory=list)
     last: float = 0.0
     """Unix time of the last record."""
     failures: int = 0
@@ -77,6 +113,18 @@ class Boot:
             self.details[stage] = detail
         self.last = max(self.last, at)
 
+    def of(self, kind: Kind) -> list[str]:
+        """The details of all notes of a kind."""
+        return [note.detail for note in self.notes if note.kind is kind]
+
+    def note(self, kind: Kind, at: float, detail: str) -> bool:
+        """Add a note; False when it stands there already or there are too many."""
+        if len(self.notes) >= NOTES or any(one.kind is kind and one.detail == detail for one in self.notes):
+            return False
+        self.notes.append(Note(kind, max(0.0, round(at - self.started, 3)), sys.intern(detail)))
+        self.last = max(self.last, at)
+        return True
+
     def ended_by(self, stage: Stage, at: float) -> bool:
         """Whether `stage`, reported at `at`, belongs to the next boot.
 
@@ -94,29 +142,52 @@ def file_of(folder: Path, mac: str) -> Path:
     return folder / f"{mac.replace(':', '-')}.jsonl"
 
 
-def read(folder: Path, mac: str) -> list[Boot]:
-    """The last boots of `mac`, oldest first. A line cut off by a crash is passed over."""
+def read(folder: Path, mac: str, most: int = KEPT) -> list[Boot]:
+    """The last `most` boots of `mac`, oldest first. A line cut off by a crash is passed over."""
     try:
         text = file_of(folder, mac).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     boots: dict[int, Boot] = {}
-    for number, stage, at, detail in _records(text):
-        boots.setdefault(number, Boot(at, number=number)).add(stage, at, detail)
-    return list(boots.values())[-KEPT:]
+    for number, what, at, detail in reversed(_last_records(text, most)):
+        boot = boots.setdefault(number, Boot(at, number=number))
+        if isinstance(what, Kind):
+            boot.note(what, at, detail)
+        else:
+            boot.add(what, at, detail)
+    return list(boots.values())
 
 
-def _records(text: str) -> Iterator[tuple[int, Stage, float, str]]:
-    for line in text.splitlines():
-        try:
-            one = json.loads(line)
-            yield int(one["boot"]), Stage(one["stage"]), float(one["at"]), str(one.get("detail", ""))
-        except (ValueError, TypeError, KeyError, AttributeError):
+Record = tuple[int, Stage | Kind, float, str]
+
+
+def _last_records(text: str, most: int) -> list[Record]:
+    """The records of the last `most` boots, the last first: older ones cost nothing, and there are 10,000 nodes."""
+    records: list[Record] = []
+    numbers: set[int] = set()
+    for line in reversed(text.splitlines()):
+        record = _record(line)
+        if record is None:
             continue
+        numbers.add(record[0])
+        if len(numbers) > most:
+            break
+        records.append(record)
+    return records
 
 
-def _line(boot: Boot, stage: Stage, at: float, detail: str) -> str:
-    record: dict[str, object] = {"boot": boot.number, "stage": stage.value, "at": round(at, 3)}
+def _record(line: str) -> Record | None:
+    try:
+        one = json.loads(line)
+        what = Kind(one["note"]) if "note" in one else Stage(one["stage"])
+        return int(one["boot"]), what, float(one["at"]), str(one.get("detail", ""))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _line(boot: Boot, what: Stage | Kind, at: float, detail: str) -> str:
+    key = "note" if isinstance(what, Kind) else "stage"
+    record: dict[str, object] = {"boot": boot.number, key: what.value, "at": round(at, 3)}
     return json.dumps({**record, "detail": detail} if detail else record) + "\n"
 
 
@@ -127,8 +198,10 @@ class BootLog:
     the running system belongs to the same boot.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, told: Callable[[Boot, Stage], None] = lambda boot, stage: None) -> None:
+        """`told` hears of each stage that a boot reaches for the first time, after it was recorded."""
         self.folder = folder
+        self.told = told
         self._current: dict[str, Boot] = {}
 
     def record(self, mac: str, stage: Stage | str, at: float, detail: str = "") -> None:
@@ -138,16 +211,31 @@ class BootLog:
         Raises ValueError when `stage` is none.
         """
         stage = Stage(stage)
-        detail = "".join(one if one.isprintable() else " " for one in detail[:DETAIL])
+        detail = _clean(detail)
         boot = self._boot(mac)
         if boot is None or boot.ended_by(stage, at):
             boot = self._begin(mac, at)
         elif stage in boot.stages and not self._news(boot, stage, detail):
             boot.last = max(boot.last, at)
+            if stage is Stage.DISCOVER and boot.current is Stage.OFFER:
+                self.note(mac, Kind.AGAIN, at, str(len(boot.of(Kind.AGAIN)) + 1))
             return
+        first = stage not in boot.stages
         boot.add(stage, at, detail)
+        self._write(mac, boot, stage, at, detail)
+        if first:
+            self.told(boot, stage)
+
+    def note(self, mac: str, kind: Kind, at: float, detail: str = "") -> None:
+        """Something was seen in the boot that `mac` is in; without a boot it is passed over."""
+        boot = self._boot(mac)
+        detail = _clean(detail)
+        if boot is not None and boot.note(kind, at, detail):
+            self._write(mac, boot, kind, at, detail)
+
+    def _write(self, mac: str, boot: Boot, what: Stage | Kind, at: float, detail: str) -> None:
         with file_of(self.folder, mac).open("a", encoding="utf-8") as out:
-            out.write(_line(boot, stage, at, detail))
+            out.write(_line(boot, what, at, detail))
 
     def current(self, mac: str) -> Boot | None:
         """The boot that `mac` is in, or was in last."""
@@ -158,7 +246,7 @@ class BootLog:
 
     def _boot(self, mac: str) -> Boot | None:
         if mac not in self._current:
-            boots = read(self.folder, mac)
+            boots = read(self.folder, mac, 1)
             if boots:
                 self._current[mac] = boots[-1]
         return self._current.get(mac)
@@ -176,9 +264,16 @@ class BootLog:
 
 
 def _lines(boots: list[Boot]) -> Iterator[str]:
+    """A stage first: it says when the boot began."""
     for boot in boots:
         for stage, seconds in boot.stages.items():
             yield _line(boot, stage, boot.started + seconds, boot.details.get(stage, ""))
+        for note in boot.notes:
+            yield _line(boot, note.kind, boot.started + note.at, note.detail)
+
+
+def _clean(detail: str) -> str:
+    return "".join(one if one.isprintable() else " " for one in detail[:DETAIL])
 
 
 def summary(boot: Boot) -> Mapping[str, float]:

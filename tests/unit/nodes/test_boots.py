@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.nodes import boots
-from kestrelpi.nodes.boots import BootLog, Stage, file_of, read
+from kestrelpi.nodes.boots import KEPT, NOTES, BootLog, Kind, Stage, file_of, read
 
 MAC = "dc:a6:32:00:00:01"
 
@@ -135,3 +135,45 @@ def test_broken_lines_are_passed_over(tmp_path: Path) -> None:
 def test_unknown_stage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'nonsense' is not a valid Stage"):
         BootLog(tmp_path).record(MAC, "nonsense", 1000)
+
+
+def test_notes_are_kept_once_and_bounded(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    log.note(MAC, Kind.MISSING, 999, "nothing began")
+    log.record(MAC, "discover", 1000)
+    for number in range(200):
+        log.note(MAC, Kind.MISSING, 1001, f"file{number}\n")
+        log.note(MAC, Kind.MISSING, 1002, f"file{number}\n")
+    (boot,) = read(tmp_path, MAC)
+    assert [note.detail for note in boot.notes] == [f"file{number} " for number in range(NOTES)]
+    assert (boot.notes[0].kind, boot.notes[0].at, boot.last) == (Kind.MISSING, 1.0, 1001)
+
+
+def test_notes_survive_the_next_boots(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    for number in range(KEPT + 3):
+        log.record(MAC, "discover", 1000 + 100 * number)
+        log.record(MAC, "firmware", 1001 + 100 * number)
+        log.note(MAC, Kind.FILE, 1002 + 100 * number, str(number))
+    kept = read(tmp_path, MAC)
+    assert [boot.of(Kind.FILE) for boot in kept] == [[str(number)] for number in range(3, KEPT + 3)]
+    assert [boot.number for boot in read(tmp_path, MAC, 2)] == [KEPT + 2, KEPT + 3]
+
+
+def test_a_discover_after_our_offer_is_noted(tmp_path: Path) -> None:
+    log = BootLog(tmp_path)
+    for second in range(0, 12, 4):
+        log.record(MAC, "discover", 1000 + second)
+        log.record(MAC, "offer", 1000.1 + second)
+    log.record(MAC, "firmware", 1013)
+    log.record(MAC, "discover", 1014)  # bootcode.bin
+    assert read(tmp_path, MAC)[-1].of(Kind.AGAIN) == ["1", "2"]
+
+
+def test_who_listens_hears_each_stage_once(tmp_path: Path) -> None:
+    heard: list[tuple[int, Stage]] = []
+    log = BootLog(tmp_path, lambda boot, stage: heard.append((boot.number, stage)))
+    for at in (1000, 1001, 1030):
+        log.record(MAC, "discover", at)
+        log.record(MAC, "offer", at, str(at))
+    assert heard == [(1, Stage.DISCOVER), (1, Stage.OFFER), (2, Stage.DISCOVER), (2, Stage.OFFER)]
