@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from kestrelpi.lab.loader import LoaderReport
 
 TAIL = 8192
 """Bytes of a console that are looked at for its last line."""
+ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b.")
+"""Colours and cursor movements (ECMA-48, section 5.4)."""
 
 
 class State(StrEnum):
@@ -111,7 +114,8 @@ class PiFolder:
         with self.console.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             lines = file.read().decode(errors="replace").splitlines()
-        clean = ("".join(letter for letter in line if letter.isprintable()).strip() for line in reversed(lines))
+        plain = (ESCAPE.sub("", line) for line in reversed(lines))
+        clean = ("".join(letter for letter in line if letter.isprintable()).strip() for line in plain)
         return next((line for line in clean if line), "")
 
 

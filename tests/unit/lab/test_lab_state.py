@@ -43,8 +43,8 @@ def test_last_line_of_the_console(tmp_path: Path) -> None:
     assert folder.last_line() == ""
     folder.console.write_bytes(b"x" * 20000 + b"\r\nrpi1 \x1b[0mlogin: \r\n\r\n\xff\x00")
     assert folder.last_line().endswith("\ufffd")
-    folder.console.write_bytes(b"x" * 20000 + b"\r\nrpi1 login: \r\n\r\n")
-    assert folder.last_line() == "rpi1 login:"
+    folder.console.write_bytes(b"x" * 20000 + b"\r\n\x1b[K[\x1b[0;32m  OK  \x1b[0m] rpi1 \x1b7login: \r\n\r\n")
+    assert folder.last_line() == "[  OK  ] rpi1 login:"
 
 
 def test_two_roots_have_two_labs(tmp_path: Path) -> None:
