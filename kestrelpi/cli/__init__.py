@@ -18,6 +18,7 @@ NOUNS = {
     "images": "Build, list, compare and roll back images.",
     "nodes": "Register, list, change and reach nodes.",
     "groups": "List groups of nodes.",
+    "users": "Add, remove and list users of the cluster.",
     "modules": "List, show, enable and disable modules: what nodes can do.",
     "reconfigure": "Bring the frontend and the images to the configuration.",
     "serve": "Run the boot services in the foreground.",

@@ -120,16 +120,16 @@ class Snmp:
     command line and not here."""
     oid: str = "1.3.6.1.2.1.105.1.1.1.3.1.{outlet}"
     """What is set for an outlet; default: pethPsePortAdminEnable of group 1."""
-    on: int = 1
-    off: int = 2
+    on_value: int = 1
+    off_value: int = 2
 
 
 @dataclass(frozen=True)
 class HttpPlug:
     """A plug or PDU that is switched by HTTP requests. URLs know {outlet} and {name}."""
 
-    on: str = ""
-    off: str = ""
+    on_url: str = ""
+    off_url: str = ""
     method: Literal["GET", "POST", "PUT"] = "GET"
     password: Path | None = None
     """A file with `user:password` for HTTP basic authentication."""
@@ -139,8 +139,8 @@ class HttpPlug:
 class PowerCommand:
     """A program of the user; words know {outlet}, {name}, {mac} and {address}."""
 
-    on: tuple[str, ...] = ()
-    off: tuple[str, ...] = ()
+    on_program: tuple[str, ...] = ()
+    off_program: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

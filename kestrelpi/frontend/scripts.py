@@ -57,7 +57,7 @@ def variables(paths: Paths, config: Config, machine: Machine, registry: Registry
         "KESTRELPI_NFS": machine.nfs,
         "KESTRELPI_NFS_PORT": str(config.services.nfs.port),
         "KESTRELPI_MOUNTD_PORT": str(nfs.mountd_port(config.services.nfs)),
-        "KESTRELPI_EXPORTS": nfs.exports_line(paths, config).strip(),
+        "KESTRELPI_EXPORTS": nfs.exports_file(paths, config).strip(),
         "KESTRELPI_SYSTEMD": "yes" if machine.systemd else "no",
         "KESTRELPI_PROGRAM": machine.program,
         "KESTRELPI_DATA": str(data_dir()),

@@ -54,8 +54,14 @@ class Settings:
 
     @property
     def context(self) -> dict[str, object]:
-        """What a `*.j2` file may use: KESTRELPI_*, `config`, `image` (its name), `suite`, the modules' `options`."""
-        own = {"config": self.config, "image": self.image, "suite": self.suite, "options": self.options}
+        """What a `*.j2` file may use: KESTRELPI_*, `config`, `image` (a name), `suite`, `root`, modules' `options`."""
+        own: dict[str, object] = {
+            "config": self.config,
+            "image": self.image,
+            "suite": self.suite,
+            "options": self.options,
+        }
+        own["root"] = "" if self.paths.root == Path("/") else str(self.paths.root)
         return {**self.variables, **own}
 
 

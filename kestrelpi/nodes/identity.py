@@ -140,7 +140,7 @@ class Secrets:
             self._make_folder(private.parent)
             with self._lock():
                 if not private.exists():
-                    _generate(private, comment)
+                    generate_key(private, comment)
         return KeyPair(private)
 
     def _lock(self) -> AbstractContextManager[None]:
@@ -154,7 +154,7 @@ class Secrets:
             one.mkdir(mode=0o700, exist_ok=True)
 
 
-def _generate(private: Path, comment: str) -> None:
+def generate_key(private: Path, comment: str) -> None:
     """Make an ed25519 key without passphrase. The private file, renamed last, says that the pair is there."""
     with tempfile.TemporaryDirectory(dir=private.parent, prefix=".new.") as folder:
         made = Path(folder) / "key"

@@ -45,7 +45,7 @@ class SnmpPoe:
         if not snmp.host or snmp.conf is None:
             raise ConfigError("the driver snmp-poe needs power.snmp.host and power.snmp.conf", where="power.snmp")
         oid = snmp.oid.format(outlet=outlet(self.power, node))
-        value = snmp.on if state == "on" else snmp.off
+        value = snmp.on_value if state == "on" else snmp.off_value
         with tempfile.TemporaryDirectory(prefix="kestrelpi.") as folder:
             # net-snmp takes a folder, in which it reads snmp.conf.
             (Path(folder) / "snmp.conf").symlink_to(snmp.conf.absolute())
@@ -61,9 +61,9 @@ class HttpPlug:
 
     def switch(self, node: Node, state: State) -> None:
         settings = self.power.http
-        url = settings.on if state == "on" else settings.off
+        url = settings.on_url if state == "on" else settings.off_url
         if not url:
-            raise ConfigError(f"the driver http needs power.http.{state}", where="power.http")
+            raise ConfigError(f"the driver http needs power.http.{state}_url", where="power.http")
         url = url.format(outlet=outlet(self.power, node), name=node.name)
         request = urllib.request.Request(url, method=settings.method, data=b"" if settings.method != "GET" else None)
         if settings.password:
@@ -84,9 +84,9 @@ class Command:
     run: Callable[..., Finished] = run
 
     def switch(self, node: Node, state: State) -> None:
-        words = self.power.command.on if state == "on" else self.power.command.off
+        words = self.power.command.on_program if state == "on" else self.power.command.off_program
         if not words:
-            raise ConfigError(f"the driver command needs power.command.{state}", where="power.command")
+            raise ConfigError(f"the driver command needs power.command.{state}_program", where="power.command")
         known = {"name": node.name, "mac": node.mac, "address": str(node.address)}
         given = self.power.outlets.get(node.name, "")
         self.run([word.format(**known, outlet=given) for word in words], timeout=60.0)

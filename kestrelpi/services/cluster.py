@@ -20,6 +20,7 @@ from kestrelpi.nodes.module_secrets import of_modules
 from kestrelpi.run import run
 from kestrelpi.services.module_files import Frontend
 from kestrelpi.services.supervise import POLL, Supervised, make_folder, user_ids
+from kestrelpi.users.shared import publish
 
 log = logging.getLogger("kestrelpi")
 
@@ -69,6 +70,8 @@ class ClusterServices:
         try:
             frontend = self.frontend()
             changed = write_secrets(frontend) | write_files(frontend)
+            if "users" in frontend.enabled:
+                publish(frontend.paths, frontend.config, frontend.registry)
         except UserError as error:
             log.error("the services of the modules can't be brought up to date: %s", error)
             self.failed["configuration"] = str(error)

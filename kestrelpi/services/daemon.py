@@ -56,6 +56,7 @@ class Daemon:
         self.boots = BootLog(paths.boots)
         self.sightings = Sightings(paths.sightings)
         self.started = time.time()
+        self.ganesha: nfs.Ganesha | None = None
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
 
@@ -133,11 +134,9 @@ class Daemon:
         if kind == "kernel":
             nfs.check_kernel()
         if kind == "ganesha":
-            server = nfs.Ganesha(self.paths, self.config)
-            stack.callback(server.stop)
-            server.start()
-            watching = asyncio.create_task(server.watch())
-            stack.callback(watching.cancel)
+            self.ganesha = nfs.Ganesha(self.paths, self.config)
+            stack.push_async_callback(self.ganesha.stop)
+            await self.ganesha.start()
 
     async def _watch(self) -> None:
         """Reload on SIGHUP and when the registry's file changes; write what is due."""
@@ -150,6 +149,8 @@ class Daemon:
             else:
                 self._reload.clear()
                 self._reload_all()
+                if self.ganesha:
+                    await self.ganesha.take_anew(self.config)
             if self._flush(False):
                 self.cluster.changed()
             self.tftp.tend()

@@ -38,6 +38,7 @@ class Frontend:
     paths: Paths
     config: Config
     enabled: Enabled
+    registry: Registry
     nodes: tuple[Capacity, ...]
     program: str
 
@@ -47,7 +48,7 @@ class Frontend:
     ) -> Frontend:
         """Raises ConfigError when the modules can't be as the configuration says."""
         found = modules.of_frontend(paths, config)
-        return cls(paths, config, found, tuple(capacities(registry, config, sightings)), program)
+        return cls(paths, config, found, registry, tuple(capacities(registry, config, sightings)), program)
 
     @property
     def root(self) -> str:

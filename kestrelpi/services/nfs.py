@@ -1,29 +1,26 @@
 """NFS for the nodes' roots: the kernel's nfsd where there is one, else nfs-ganesha, run and watched by us.
 
-One read-only export, the folder of all images: a new generation needs no new export, and a node mounts
-`<images>/<image>/generations/<id>/root` below it. Its path over
-NFSv4 is its path on the frontend, as with the kernel's nfsd.
+One read-only export has all images: a new generation needs no new export, and a node mounts
+`<images>/<image>/generations/<id>/root` below it. A path over NFSv4 is the path on the frontend, as with the kernel's
+nfsd.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from kestrelpi.config import Config, Nfs
 from kestrelpi.errors import UserError
 from kestrelpi.files import write_whole
+from kestrelpi.images.modules import of_frontend
 from kestrelpi.paths import Paths
 from kestrelpi.run import Process, start, stop
-
-log = logging.getLogger("kestrelpi")
-
-RESTART_DELAY = 2.0
-"""Seconds before a ganesha that ended is started again."""
+from kestrelpi.services.supervise import Child, Supervised
+from kestrelpi.users import shared
 
 
 def mount_options(nfs: Nfs) -> str:
@@ -53,10 +50,33 @@ def backend(nfs: Nfs, proc: Path = Path("/proc"), modules: Path = Path("/lib/mod
     return nfs.backend
 
 
-def exports_line(paths: Paths, config: Config) -> str:
-    """The line of exports(5) for the kernel's nfsd."""
-    options = "ro,no_root_squash,no_subtree_check,async,crossmnt,insecure_locks"
-    return f"{paths.images} {config.network.address.network}({options})\n"
+@dataclass(frozen=True)
+class Export:
+    """A folder that nodes mount; its path over NFS is its path here."""
+
+    path: Path
+    writable: bool = False
+    """Then root on a node is nobody here."""
+
+
+def exports(paths: Paths, config: Config) -> tuple[Export, ...]:
+    """The images; with the module `users` also what the nodes know of the users, and the homes."""
+    found = [Export(paths.images)]
+    if "users" in of_frontend(paths, config):
+        found.append(Export(shared.folder(paths)))
+        if not config.users.server:
+            found.append(Export(paths.root / str(config.users.homes).lstrip("/"), writable=True))
+    return tuple(found)
+
+
+def exports_file(paths: Paths, config: Config) -> str:
+    """exports(5) for the kernel's nfsd, a line an export."""
+    read_only = "ro,no_root_squash,no_subtree_check,async,crossmnt,insecure_locks"
+    writable = "rw,root_squash,no_subtree_check,sync"
+    network = config.network.address.network
+    return "".join(
+        f"{one.path} {network}({writable if one.writable else read_only})\n" for one in exports(paths, config)
+    )
 
 
 def ganesha_config(paths: Paths, config: Config) -> str:
@@ -64,6 +84,9 @@ def ganesha_config(paths: Paths, config: Config) -> str:
     nfs = config.services.nfs
     version3 = nfs.version == "3"
     protocols = "3, 4" if version3 else "4"
+    blocks = "".join(
+        export_block(number, one, config, protocols) for number, one in enumerate(exports(paths, config), 1)
+    )
     return f"""\
 NFS_CORE_PARAM {{
     Protocols = {protocols};
@@ -83,68 +106,79 @@ NFSV4 {{
     Allow_Numeric_Owners = true;
 }}
 EXPORT_DEFAULTS {{ SecType = sys; }}
+{blocks}LOG {{ Default_Log_Level = WARN; }}
+"""
+
+
+def export_block(number: int, export: Export, config: Config, protocols: str) -> str:
+    """One EXPORT of ganesha.conf."""
+    access, squash = ("RW", "Root_Squash") if export.writable else ("RO", "No_Root_Squash")
+    return f"""\
 EXPORT {{
-    Export_Id = 1;
-    Path = "{paths.images}";
-    Pseudo = "{paths.images}";
+    Export_Id = {number};
+    Path = "{export.path}";
+    Pseudo = "{export.path}";
     Access_Type = NONE;
-    Squash = No_Root_Squash;
+    Squash = {squash};
     Protocols = {protocols};
     Transports = TCP;
     FSAL {{ Name = VFS; }}
-    CLIENT {{ Clients = {config.network.address.network}, {config.listen}; Access_Type = RO; }}
+    CLIENT {{ Clients = {config.network.address.network}, {config.listen}; Access_Type = {access}; }}
 }}
-LOG {{ Default_Log_Level = WARN; }}
 """
 
 
 class Ganesha:
-    """nfs-ganesha as our child: started, watched, started again when it ends, stopped with us."""
+    """nfs-ganesha as our child: watched, started again when it ends, stopped with us."""
 
     def __init__(self, paths: Paths, config: Config) -> None:
         self.paths = paths
         self.config = config
-        self._process: Process | None = None
         self._portmapper: Process | None = None
-        self.restarts = 0
+        self._server: Supervised | None = None
 
     @property
-    def log_path(self) -> Path:
-        return self.paths.log / "ganesha.log"
+    def child(self) -> Child:
+        """What is run."""
+        files = ["-L", str(self.paths.log / "ganesha.log"), "-p", str(self.paths.run / "ganesha.pid")]
+        argv = ("ganesha.nfsd", "-F", "-f", str(self._configuration), *files)
+        return Child(
+            "nfs-ganesha",
+            argv,
+            self.paths.log / "ganesha.log",
+            folders=(self.paths.run / "ganesha",),
+            tcp=(str(self.config.listen), self.config.services.nfs.port),
+        )
 
-    def start(self) -> None:
+    @property
+    def _configuration(self) -> Path:
+        return self.paths.run / "ganesha.conf"
+
+    async def start(self) -> None:
         """Write its configuration and start it; raises UserError when it isn't installed."""
-        configuration = self.paths.run / "ganesha.conf"
-        write_whole(configuration, ganesha_config(self.paths, self.config))
-        self.paths.images.mkdir(parents=True, exist_ok=True)
-        (self.paths.run / "ganesha").mkdir(parents=True, exist_ok=True)
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        if self.config.services.nfs.version == "3" and self._portmapper is None and not portmapper_answers():
+        write_whole(self._configuration, ganesha_config(self.paths, self.config))
+        for one in exports(self.paths, self.config):
+            one.path.mkdir(parents=True, exist_ok=True)
+        if self.config.services.nfs.version == "3" and not portmapper_answers():
             # ganesha serves version 3 only where it can register; the nodes don't ask the portmapper.
             self._portmapper = start(["setpriv", "--pdeathsig", "TERM", "rpcbind", "-f", "-h", str(self.config.listen)])
             wait_for_portmapper()
-        files: list[str | Path] = ["-f", configuration, "-L", self.log_path, "-p", self.paths.run / "ganesha.pid"]
-        self._process = start(["setpriv", "--pdeathsig", "TERM", "ganesha.nfsd", "-F", *files])
+        self._server = Supervised(self.child)
+        await self._server.start()
 
-    async def watch(self) -> None:
-        """Run until cancelled; a ganesha that ends is named in the log and started again."""
-        began = time.monotonic()
-        while True:
-            await asyncio.sleep(0.5)
-            if self._process is None or self._process.poll() is None:
-                continue
-            status, lived = self._process.returncode, time.monotonic() - began
-            log.error("nfs-ganesha ended with status %s after %.0f s; its log: %s", status, lived, self.log_path)
-            await asyncio.sleep(RESTART_DELAY)
-            self.restarts += 1
-            began = time.monotonic()
-            self.start()
+    async def take_anew(self, config: Config) -> None:
+        """Serve what `config` says now; mounts live on over a new start, as version 4 promises."""
+        self.config = config
+        new = ganesha_config(self.paths, config)
+        if self._server and self._configuration.read_text(encoding="utf-8") != new:
+            await self.stop()
+            await self.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End it; nothing of it stays."""
-        if self._process:
-            stop(self._process)
-            self._process = None
+        if self._server:
+            await self._server.stop()
+            self._server = None
         if self._portmapper:
             stop(self._portmapper)
             self._portmapper = None

@@ -171,8 +171,8 @@ class TftpServer:
             return
         known = self._transfers.get(self._by_client.get(client, -1))
         if known:
-            if known.request == packet and known.session.untouched:
-                self.counters["repeated"] += 1  # the answer is on its way, and repeated by its own timer
+            if known.request == packet and known.session.repeated(now):
+                self.counters["repeated"] += 1  # the answer is on its way, and has its own timer
                 return
             self._end(known, "aborted", now)
         if len(self._transfers) >= self.limits.sessions or self._per_host[client[0]] >= self.limits.per_client:

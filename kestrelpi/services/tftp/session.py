@@ -14,6 +14,8 @@ FIRST_TIMEOUT = 1.0
 SHORTEST_TIMEOUT = 0.25
 """Seconds. Not less: start4.elf hangs on DATA that it already has, so a late ACK must not be taken for a lost one."""
 LONGEST_TIMEOUT = 6.0
+MOVING = 2.0
+"""Seconds since the last new packet in which a transfer counts as alive; a Pi repeats its request after 2 s."""
 READ = 64
 """Bytes of a client's packet that are looked at: an ACK has 4, an ERROR its text."""
 
@@ -80,10 +82,14 @@ class Session:
         """Bytes of the file that the client has for sure."""
         return max(0, min((self._index - 1) * self._block, self.prepared.size))
 
-    @property
-    def untouched(self) -> bool:
-        """Nothing but the first packet was sent: a repeated request finds the transfer as it was."""
-        return self._index == (0 if self._oack else 1)
+    def repeated(self, now: float) -> bool:
+        """Whether the same request from the same port is a repetition that was under way, not a new beginning.
+
+        It is one while only the first packet was sent, and while the transfer moves. A Pi 3's ROM asks from the same
+        port at every boot; one that was switched off and on again has been silent for longer.
+        """
+        untouched = self._index == (0 if self._oack else 1)
+        return untouched or now - self._sent_at < MOVING
 
     def begin(self) -> Outcome | None:
         """Send the first packet."""

@@ -48,5 +48,25 @@ def test_ganesha_exports_the_images_read_only_with_numeric_owners(tmp_path: Path
 
 
 def test_exports_names_the_nodes_network(tmp_path: Path) -> None:
-    line = nfs.exports_line(Paths(tmp_path), config.parse("network: {address: 10.1.0.1/16}"))
-    assert line.startswith(f"{tmp_path}/var/lib/kestrelpi/images 10.1.0.0/16(ro,")
+    text = nfs.exports_file(Paths(tmp_path), config.parse("network: {address: 10.1.0.1/16}"))
+    assert text.startswith(f"{tmp_path}/var/lib/kestrelpi/images 10.1.0.0/16(ro,")
+    assert text.count("\n") == 1
+
+
+def test_with_users_homes_are_writable_but_not_for_root(tmp_path: Path) -> None:
+    chosen = config.parse("images: {default: {modules: [users]}}")
+    lines = nfs.exports_file(Paths(tmp_path), chosen).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        f"{tmp_path}/var/lib/kestrelpi/shared",
+        f"{tmp_path}/home/cluster",
+    ]
+    assert "(ro," in lines[1]
+    assert "(rw,root_squash," in lines[2]
+    homes = nfs.ganesha_config(Paths(tmp_path), chosen).split("EXPORT {")[-1]
+    assert "Squash = Root_Squash;" in homes
+    assert "Access_Type = RW;" in homes
+
+
+def test_homes_of_another_server_are_not_exported_by_us(tmp_path: Path) -> None:
+    chosen = config.parse("images: {default: {modules: [users]}}\nusers: {server: 'nas:/homes'}")
+    assert "/home/cluster" not in nfs.exports_file(Paths(tmp_path), chosen)
