@@ -212,10 +212,10 @@ class TftpServer:
         if prepared.size != file.size:
             agreed = agree(request.options, prepared.size)
         session = Session(sock.recv, sock.send, prepared, agreed.block, agreed.oack, now)
-        self._admit(Transfer(session, sock, client, packet, request.path), now)
+        self._admit(Transfer(session, sock, client, packet, request.path), now, f"blksize {agreed.block}")
         return True
 
-    def _admit(self, transfer: Transfer, now: float) -> None:
+    def _admit(self, transfer: Transfer, now: float, agreed: str) -> None:
         fd = transfer.sock.fileno()
         self._transfers[fd] = transfer
         self._by_client[transfer.client] = fd
@@ -223,7 +223,7 @@ class TftpServer:
         self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
         self._arm(transfer)
         self.counters["started"] += 1
-        self.event(TransferEvent("start", transfer.path, transfer.client[0]))
+        self.event(TransferEvent("start", transfer.path, transfer.client[0], detail=agreed))
         outcome = transfer.session.begin()
         if outcome:
             self._end(transfer, outcome, now)

@@ -191,3 +191,11 @@ def test_a_network_hiccup_does_not_end_it() -> None:
     session.tick(session.due)
     session.tick(session.due)
     assert sock.sent[-1][:4] == b"\0\3\0\2"
+
+
+def test_a_repeated_request_is_told_from_a_new_beginning() -> None:
+    session, sock = make(b"x" * 3000)
+    assert session.repeated(20.0), "only the first packet was sent"
+    take(session, sock, ack(1), 21.0)
+    assert session.repeated(22.0), "it moves: the request was under way"
+    assert not session.repeated(23.5), "the Pi was switched off and on"
