@@ -15,9 +15,11 @@ from kestrelpi.images.build import build
 from kestrelpi.paths import Paths
 
 CONFIG = """# the tests' cluster
-images:
-  default:
-    modules: [openmp]
+cluster: test
+network: {address: 10.96.0.1/24}
+services: {nfs: {backend: ganesha}}
+images: {default: {modules: [openmp]}}
+groups: {rpi: {image: default}}
 """
 
 

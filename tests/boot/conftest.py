@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,22 +10,11 @@ import pytest
 
 from kestrelpi import run
 from kestrelpi.config import Config, load
-from kestrelpi.files import write_whole
 from kestrelpi.lab import demo
 from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes.entering import ssh_command
 from kestrelpi.nodes.registry import Node
 from kestrelpi.paths import Paths
-
-CONFIG = """\
-cluster: boot-test
-network: {address: 10.96.0.1/24}
-services: {nfs: {backend: ganesha}}
-images: {default: {modules: [openmp]}}
-groups: {rpi: {image: default}}
-"""
-ROOT = Path(os.environ.get("KESTRELPI_TEST_ROOT", "/var/tmp/kestrelpi-test"))
-"""Kept between runs: what a build can use again, it does."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,13 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def paths() -> Paths:
-    """A root with a built image."""
-    made = Paths(ROOT)
-    write_whole(made.config, CONFIG)
-    argv = [sys.executable, "-m", "kestrelpi", "--root", str(ROOT), "images", "build", "default"]
-    run.stream(argv, made.log / "test-build.log")
-    return made
+def paths(built_root: Path) -> Paths:
+    """The root with the built image; its registry and leases are the boot tests' own."""
+    return Paths(built_root)
 
 
 class Cluster:
