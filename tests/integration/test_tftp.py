@@ -64,6 +64,7 @@ def serving(folder: Path, limits: Limits | None = None) -> Iterator[Running]:
     thread.start()
     try:
         answer(port, b"\0\1no such file\0octet\0")  # it serves
+        until(lambda: bool(events), "the first event")
         events.clear()
         yield Running(port, server, folder, events)
     finally:
