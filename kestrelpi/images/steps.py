@@ -29,6 +29,7 @@ path-exclude=/usr/share/locale/*
 path-exclude=/usr/share/lintian/*
 path-exclude=/usr/share/bug/*
 """
+SECOND_STAGE = ("/bin/sh", "/debootstrap/debootstrap", "--second-stage")
 UNWANTED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
 
 
@@ -91,16 +92,27 @@ def bootstrap(draft: Draft, shop: Workshop, log: Path) -> None:
         *system_folders(shop.mount),
         *shop.scaffold.mounts(shop.mount),
     )
-    run.stream(
-        box.chroot(shop.mount, ["/bin/sh", "/debootstrap/debootstrap", "--second-stage"], NONINTERACTIVE),
-        log,
-        line=shop.line,
-    )
+    try:
+        run.stream(box.chroot(shop.mount, SECOND_STAGE, NONINTERACTIVE), log, line=shop.line)
+    except run.CommandFailed as error:
+        raise with_debootstraps_log(error, second, log) from error
     draft.tree.rmdir()
     flatten([second, first], draft.tree)
     tidy_bootstrap(draft.tree, plan.mirror.sources())
     for folder in (first, second):
         remove_tree(folder)
+
+
+def with_debootstraps_log(error: run.CommandFailed, root: Path, log: Path) -> run.CommandFailed:
+    """debootstrap says in a log of its own what went wrong: put it into ours, and its end into the error."""
+    own = root / "debootstrap/debootstrap.log"
+    if not own.is_file():
+        return error
+    text = own.read_text(encoding="utf-8", errors="replace")
+    with log.open("a", encoding="utf-8") as out:
+        out.write(text)
+    tail = "\n".join(text.splitlines()[-run.TAIL :])
+    return run.CommandFailed(SECOND_STAGE, error.returncode, tail, where=str(log))
 
 
 def tidy_bootstrap(root: Path, sources: str) -> None:
