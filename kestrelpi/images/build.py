@@ -99,9 +99,20 @@ def preflight(paths: Paths, plan: BuildPlan) -> None:
             where=str(plan.mirror.keyring),
             fix="apt-get install debian-archive-keyring",
         )
+    check_filesystem(run.run(["stat", "-f", "-c", "%T", paths.state]).stdout.strip(), paths.state)
     free = steps.free_bytes(paths.state)
     if not plan.steps[0].cached and free < NEEDED_BYTES:
         raise no_space(paths.state, free)
+
+
+def check_filesystem(kind: str, folder: Path) -> None:
+    """Raise UserError when an overlay can't be written to this kind of file system (stat(1)'s name for it)."""
+    if kind in ("overlayfs", "aufs", "nfs", "fuseblk", "msdos", "exfat", "cifs", "smb2"):
+        raise UserError(
+            f"images can't be built on the file system {kind}: an overlay can't be written there",
+            where=str(folder),
+            fix="give --root a folder on ext4, xfs, btrfs or tmpfs (in a container: a volume)",
+        )
 
 
 def no_space(folder: Path, free: int) -> UserError:
