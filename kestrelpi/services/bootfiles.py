@@ -16,6 +16,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.images.sources import overlay
 from kestrelpi.images.store import Generation
 from kestrelpi.nodes.node import Node
+from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from kestrelpi.services.directory import Directory, log
 from kestrelpi.services.nfs import mount_options
@@ -32,10 +33,11 @@ RENDERED = ("config.txt", "cmdline.txt")
 class BootFiles:
     """Resolves a path for a client's address."""
 
-    def __init__(self, paths: Paths, config_path: Path) -> None:
+    def __init__(self, paths: Paths, config_path: Path, good: tuple[Config, Registry] | None = None) -> None:
+        """`good`: what the daemon has in force; a worker that starts while a file is being edited begins with that."""
         self.paths = paths
         self.config_path = config_path
-        self.directory = Directory(paths, load(config_path))
+        self.directory = Directory(paths, *(good or (load(config_path), None)))
 
     def reload(self) -> None:
         """Take the registry and the configuration anew; the last good ones stay where they are nonsense."""

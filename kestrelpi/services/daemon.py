@@ -18,31 +18,32 @@ from kestrelpi.config import Config, load
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked
 from kestrelpi.frontend.machine import machine
-from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.nodes.boots import BootLog
 from kestrelpi.nodes.files import RuntimeFiles
 from kestrelpi.nodes.identity import Secrets
 from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.sightings import Sightings
 from kestrelpi.paths import Paths
-from kestrelpi.services import nfs
+from kestrelpi.services import nfs, spanning_tree
 from kestrelpi.services.bootfiles import BootFiles
 from kestrelpi.services.cluster import ClusterServices
 from kestrelpi.services.dhcp.server import DhcpServer
+from kestrelpi.services.dhcp.wire import interface_of
 from kestrelpi.services.directory import Directory
 from kestrelpi.services.dns import DnsServer
 from kestrelpi.services.http import Http, application
+from kestrelpi.services.metrics import Metrics, Sources
 from kestrelpi.services.module_files import Frontend
 from kestrelpi.services.neighbours import mac_of
 from kestrelpi.services.node_api import NodeApi
+from kestrelpi.services.observer import Observer
 from kestrelpi.services.tftp.process import TftpProcess
-from kestrelpi.services.tftp.source import TransferEvent
+from kestrelpi.services.wire_facts import WireFacts
 
 log = logging.getLogger("kestrelpi")
 
 WATCH = 0.5
 """Seconds between two looks at the registry's file and the debounced writes."""
-KERNEL = "vmlinuz"
-COMMAND_LINE = "cmdline.txt"
 
 
 class Daemon:
@@ -53,7 +54,12 @@ class Daemon:
         self.config_path = config_path
         self.config = load(config_path)
         self.directory = Directory(paths, self.config)
-        self.boots = BootLog(paths.boots)
+        self.metrics = Metrics()
+        self.boots = BootLog(paths.boots, self.metrics.reached)
+        self.facts = WireFacts(paths.wire)
+        self.observer = Observer(self.boots, self.facts, self._arm, mac_of, time.time)
+        self.dhcp: DhcpServer | None = None
+        self.dns: DnsServer | None = None
         self.sightings = Sightings(paths.sightings)
         self.started = time.time()
         self.ganesha: nfs.Ganesha | None = None
@@ -85,13 +91,12 @@ class Daemon:
         stack.callback(self._flush, True)
         self._start_tftp(stack)
         if config.services.dhcp.backend == "builtin":
-            self.dhcp = DhcpServer(config, self.directory, self.paths.leases, self._dhcp_stage, self._sighted)
-            stack.push_async_callback(self.dhcp.stop)
-            await self.dhcp.start()
+            await self._start_dhcp(stack)
         if config.services.dns.enabled:
-            dns = DnsServer(config, self.directory)
-            stack.push_async_callback(dns.stop)
-            await dns.start()
+            self.dns = DnsServer(config, self.directory)
+            stack.push_async_callback(self.dns.stop)
+            await self.dns.start()
+        self._listen_for_bridges(stack)
         self.api = NodeApi(
             self.directory,
             self.boots,
@@ -101,7 +106,7 @@ class Daemon:
             time.time,
         )
         http = Http(
-            application(self.api, self.status),
+            application(self.api, self.status, self.measured),
             str(config.listen),
             config.services.http.port,
             self.paths.run / "serve.sock",
@@ -119,15 +124,42 @@ class Daemon:
         """What the modules want of this machine now."""
         return Frontend.of(self.paths, self.config, self.directory.registry, self.sightings.known, program)
 
+    async def _start_dhcp(self, stack: AsyncExitStack) -> None:
+        here = self.observer
+        self.dhcp = DhcpServer(
+            self.config,
+            self.directory,
+            self.paths.leases,
+            here.stage,
+            self._sighted,
+            note=here.note,
+            foreign=here.foreign,
+        )
+        stack.push_async_callback(self.dhcp.stop)
+        await self.dhcp.start()
+
+    def _listen_for_bridges(self, stack: AsyncExitStack) -> None:
+        config = self.config
+        if config.listen.is_loopback:
+            return
+        listener = spanning_tree.open_listener(config.network.interface or interface_of(config.listen))
+        if listener:
+            stack.enter_context(listener)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(listener, spanning_tree.hear, listener, self.observer.bridge)
+            stack.callback(loop.remove_reader, listener)
+
     def _start_tftp(self, stack: AsyncExitStack) -> None:
         tftp = self.config.services.tftp
-        boot_files = partial(BootFiles, self.paths, self.config_path)
-        self.tftp = TftpProcess(str(self.config.listen), tftp.port, boot_files, workers=tftp.workers)
+        self.tftp = TftpProcess(str(self.config.listen), tftp.port, self._boot_files(), workers=tftp.workers)
         stack.callback(self.tftp.stop)
         self.tftp.start()
         loop = asyncio.get_running_loop()
         loop.add_reader(self.tftp.fileno(), self._read_transfers)
         stack.callback(loop.remove_reader, self.tftp.fileno())
+
+    def _boot_files(self) -> partial[BootFiles]:
+        return partial(BootFiles, self.paths, self.config_path, (self.config, self.directory.registry))
 
     async def _start_nfs(self, stack: AsyncExitStack) -> None:
         kind = nfs.backend(self.config.services.nfs)
@@ -169,46 +201,42 @@ class Daemon:
         if self.directory.reload(config):
             self.config = config
             self.api.runtime = RuntimeFiles(self.paths, config, self.directory.registry)
+            self.tftp.factory = self._boot_files()
             self.tftp.reload()
             self.cluster.changed()
             log.info("reloaded: %d nodes", len(self.directory.registry))
 
     def _flush(self, force: bool) -> bool:
+        self.facts.flush(time.time(), force)
         return self.sightings.flush(time.time(), force)
 
     def _read_transfers(self) -> None:
         for event in self.tftp.read():
-            self._transfer(event)
+            self.observer.transfer(event)
 
-    def _transfer(self, event: TransferEvent) -> None:
-        """What the TFTP workers tell becomes stages of a boot."""
-        mac = mac_of(event.client)
-        log.log(
-            logging.INFO if event.kind in ("done", "timeout", "refused") else logging.DEBUG,
-            "tftp %s %s to %s: %d bytes in %.2f s %s",
-            event.kind,
-            event.path,
-            event.client,
-            event.bytes,
-            event.seconds,
-            event.detail,
-        )
-        if mac is None:
-            return
-        name = event.path.rsplit("/", 1)[-1]
-        now = time.time()
-        if event.kind in ("start", "done"):
-            self.boots.record(mac, Stage.FIRMWARE, now)
-        if event.kind == "done" and name == COMMAND_LINE:
-            self.api.arm(mac)
-        if event.kind == "done" and name == KERNEL:
-            self.boots.record(mac, Stage.KERNEL, now)
-
-    def _dhcp_stage(self, mac: str, stage: Stage, detail: str) -> None:
-        self.boots.record(mac, stage, time.time(), detail)
+    def _arm(self, mac: str) -> None:
+        self.api.arm(mac)
 
     def _sighted(self, mac: str, said: Identity) -> None:
         self.sightings.see(mac, said, time.time())
+
+    def measured(self) -> str:
+        """What `/metrics` says."""
+        stages = []
+        for node in self.directory.registry:
+            boot = self.boots.current(node.mac)
+            stages.append(boot.current.value if boot else "")
+        return self.metrics.text(
+            Sources(
+                version=__version__,
+                started=self.started,
+                dhcp=self.dhcp.counters if self.dhcp else {},
+                dns=self.dns.counters if self.dns else {},
+                tftp=self.tftp.counters,
+                stages=stages,
+                foreign=len(self.facts.servers),
+            )
+        )
 
     def status(self) -> dict[str, Any]:
         """What `kestrelpi status` shows."""

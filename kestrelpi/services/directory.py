@@ -18,12 +18,13 @@ log = logging.getLogger("kestrelpi")
 class Directory:
     """A snapshot of the registry, and the images' current generations. One a process; `reload` takes a new snapshot."""
 
-    def __init__(self, paths: Paths, config: Config) -> None:
+    def __init__(self, paths: Paths, config: Config, registry: Registry | None = None) -> None:
+        """`registry`: a snapshot that is known to be good; without it the file is read (UserError when it is bad)."""
         self.paths = paths
         self.config = config
         self.store = Store(paths)
-        self.registry = Registry.load(paths.registry, config)
-        self._stamp = self._registry_stamp()
+        self.registry = Registry.load(paths.registry, config) if registry is None else registry
+        self._stamp = self._seen = self._registry_stamp()
 
     def reload(self, config: Config | None = None) -> bool:
         """Read the registry again; a bad one is named in the log and the last good one stays. True if it was read."""
@@ -37,9 +38,17 @@ class Directory:
         return True
 
     def changed(self) -> bool:
-        """Whether the registry's file is another one than at the last call."""
-        stamp, self._stamp = self._stamp, self._registry_stamp()
-        return stamp != self._stamp
+        """Whether the registry's file is another one than at the last call that said so.
+
+        A file that was replaced is whole. One that is written in place, as some editors do, counts once it has stayed
+        the same from one call to the next: half of it would be nodes that are gone.
+        """
+        seen, self._seen = self._seen, self._registry_stamp()
+        replaced = self._seen[0] != self._stamp[0]
+        if self._seen == self._stamp or not (replaced or self._seen == seen):
+            return False
+        self._stamp = self._seen
+        return True
 
     def node_by_mac(self, mac: str) -> Node | None:
         return self.registry.by_mac.get(mac)
