@@ -56,6 +56,11 @@ class Paths:
         return self.state / "sightings.json"
 
     @cached_property
+    def wire(self) -> Path:
+        """What was heard of other DHCP servers and of spanning tree: a JSON file."""
+        return self.state / "wire.json"
+
+    @cached_property
     def boots(self) -> Path:
         """One JSON-lines file a MAC with the stages of its last boots."""
         return self.state / "boots"

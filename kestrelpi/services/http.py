@@ -1,4 +1,4 @@
-"""The HTTP endpoint: how nodes report and ask (see node_api), and what runs here for `kestrelpi status`.
+"""The HTTP endpoint: how nodes report and ask (see node_api), what runs here for `kestrelpi status`, and metrics.
 
 Plain text for busybox's wget and nc. One small server in the daemon's loop.
 """
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.models import Identity, board
+from kestrelpi.services.metrics import CONTENT_TYPE
 from kestrelpi.services.neighbours import mac_of
 from kestrelpi.services.node_api import Client, NodeApi, Refused
 
@@ -30,8 +31,8 @@ BODY_LIMIT = 4096
 """Bytes of a report that are read."""
 
 
-def application(api: NodeApi, status: Callable[[], dict[str, Any]]) -> Starlette:
-    """The routes."""
+def application(api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Callable[[], str]) -> Starlette:
+    """The routes. `metrics` gives the text of `/metrics`."""
 
     async def time(request: Request) -> Response:
         return PlainTextResponse(f"{api.clock():.3f}\n")
@@ -52,6 +53,9 @@ def application(api: NodeApi, status: Callable[[], dict[str, Any]]) -> Starlette
     async def show_status(request: Request) -> Response:
         return JSONResponse(status())
 
+    async def show_metrics(request: Request) -> Response:
+        return PlainTextResponse(metrics(), media_type=CONTENT_TYPE)
+
     async def refused(request: Request, error: Exception) -> Response:
         log.warning("refused %s to %s: %s", request.url.path, request.client.host if request.client else "us", error)
         return PlainTextResponse(f"{error}\n", status_code=getattr(error, "status", 400))
@@ -62,6 +66,7 @@ def application(api: NodeApi, status: Callable[[], dict[str, Any]]) -> Starlette
         Route("/v1/boot", boot),
         Route("/v1/runtime", runtime),
         Route("/v1/status", show_status),
+        Route("/metrics", show_metrics),
     ]
     return Starlette(routes=routes, exception_handlers={Refused: refused})
 

@@ -23,6 +23,8 @@ class Notices:
     clock: Callable[[], float] = time.time
     foreign_servers: dict[IPv4Address, float] = field(default_factory=dict)
     """Other DHCP servers on this network, and the Unix time when they were last heard."""
+    heard: Callable[[IPv4Address, bool], None] = lambda server, proxy: None
+    """Hears of each message of another DHCP server, and whether it was a boot proxy's."""
     _last: dict[str, float] = field(default_factory=dict)
 
     def warn(self, about: str, text: str) -> None:
@@ -36,8 +38,9 @@ class Notices:
             self._last[about] = now
             log.warning("dhcp: %s", text)
 
-    def foreign(self, server: IPv4Address) -> None:
-        """Another DHCP server was heard."""
+    def foreign(self, server: IPv4Address, proxy: bool = False) -> None:
+        """Another DHCP server was heard; `proxy`: one without addresses, which only names a boot server."""
+        self.heard(server, proxy)
         if server in self.foreign_servers or len(self.foreign_servers) < KINDS:
             self.foreign_servers[server] = self.clock()
         self.warn(

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from kestrelpi.config import Config
+from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.models import Identity, identify, is_pi
 from kestrelpi.nodes.node import Node
@@ -20,6 +21,8 @@ from kestrelpi.services.dhcp.packet import NOWHERE, REPLIES, Kind, Message
 ROM_OUI = "b8:27:eb"
 ROM_WANTS = 12
 """How many options the Pi 3B's ROM asks for in option 55; bootcode.bin, the next stage, asks for 14."""
+FOUR_AND_LATER = frozenset(("dc:a6:32", "e4:5f:01", "28:cd:c1", "d8:3a:dd", "2c:cf:67", "88:a2:9e"))
+"""MAC prefixes of boards with an EEPROM; a Pi 3 has another (b8:27:eb) and always sends only its serial."""
 HOLD = 60
 """Seconds for which an offer is held for a client that will send a REQUEST (that is: not for a Pi)."""
 BOOTING = 120.0
@@ -71,7 +74,8 @@ class Seen:
 
 @dataclass(eq=False)
 class Policy:
-    """The rules. `event` hears of the stages of a Pi's boot loader, `sighted` of what it says of itself."""
+    """The rules. `event` hears of the stages of a Pi's boot loader, `sighted` of what it says of itself, `note` of what
+    is odd about it."""
 
     config: Config
     site: Site
@@ -80,6 +84,7 @@ class Policy:
     event: Callable[[str, Stage, str], None]
     sighted: Callable[[str, Identity], None]
     notices: Notices
+    note: Callable[[str, Sign, str], None] = lambda mac, sign, detail: None
     counters: Counter[str] = field(default_factory=Counter)
     _seen: OrderedDict[str, Seen] = field(default_factory=OrderedDict)
 
@@ -87,7 +92,7 @@ class Policy:
         """The reply to a message; None: none. `now` is Unix time."""
         self.counters[asked.kind.name.lower()] += 1
         if asked.op != 1 or asked.kind in REPLIES:
-            self._foreign(asked.server)
+            self._overheard(asked)
             return None
         if asked.giaddr != NOWHERE and asked.giaddr not in self.site.network:
             self.notices.warn("relay", f"the DHCP relay {asked.giaddr} is outside of {self.site.network}: not served")
@@ -145,8 +150,11 @@ class Policy:
             detail = f"two Pis use this MAC: serials {before.serial} and {said.serial}"
             self.counters["duplicate_mac"] += 1
             self.notices.warn(f"mac {asked.mac}", f"{asked.mac}: {detail}; change MAC_ADDRESS in the EEPROM of one")
+            self.note(asked.mac, Sign.SAME_MAC, f"serials {before.serial} and {said.serial}")
         self.event(asked.mac, Stage.DISCOVER, detail)
         self.sighted(asked.mac, said)
+        if said.serial and not said.revision and asked.mac[:8] in FOUR_AND_LATER:
+            self.note(asked.mac, Sign.OLD_EEPROM, "option 97 has only the serial, as before 2020-03")
 
     def _address(self, asked: Message, client: Client, wish: IPv4Address | None, now: float) -> IPv4Address | None:
         if client.node:
@@ -161,7 +169,7 @@ class Policy:
                 "widen it, shorten services.dhcp.lease, or register the Pis",
             )
             if client.pi and asked.pxe:
-                self.event(asked.mac, Stage.DISCOVER, "no address left in network.pool")
+                self.note(asked.mac, Sign.NO_ADDRESS, f"{pool}")
         return address
 
     def _promise(self, asked: Message, client: Client, address: IPv4Address, expires: float) -> None:
@@ -180,6 +188,8 @@ class Policy:
     def _request(self, asked: Message, client: Client, now: float) -> Answer | None:
         if asked.server is not None and asked.server != self.site.server:
             self._foreign(asked.server)
+            if asked.pxe or self._boots(asked, now):
+                self.note(asked.mac, Sign.FOREIGN, f"taken {asked.server}")
             if not client.pi:
                 self.book.expire_now(asked.mac, now)
             return None
@@ -202,6 +212,8 @@ class Policy:
         boot = client.boot and (asked.pxe or self._boots(asked, now))
         if boot:
             self.event(asked.mac, Stage.REQUEST, str(wish))
+            if not asked.pxe:
+                self.note(asked.mac, Sign.OLD_EEPROM, "a REQUEST without option 60, as in 2020-01")
         return Answer(grant(self.site, Kind.ACK, asked, Grant(wish, boot, _hostname(client))), wish, Kind.ACK)
 
     def _boots(self, asked: Message, now: float) -> bool:
@@ -218,12 +230,21 @@ class Policy:
             fix = "find that device, or give the node another address: kestrelpi nodes set" if client.node else ""
             self.notices.warn(f"declined {address}", f"{what}; {fix}" if fix else f"{what}: not given out for a while")
 
-    def _foreign(self, server: IPv4Address | None) -> None:
-        """Another DHCP server speaks on this network."""
+    def _overheard(self, said: Message) -> None:
+        """Another server speaks to a client."""
+        if said.server is None or said.server == self.site.server:
+            return
+        proxy = said.kind is Kind.OFFER and said.yiaddr == NOWHERE
+        self._foreign(said.server, proxy)
+        if said.kind is Kind.OFFER and said.mac in self._seen:
+            self.note(said.mac, Sign.FOREIGN, f"{'proxy' if proxy else 'dhcp'} {said.server}")
+
+    def _foreign(self, server: IPv4Address | None, proxy: bool = False) -> None:
+        """Another DHCP server speaks on this network; `proxy`: it gives no addresses, only a boot server."""
         if server is None or server == self.site.server:
             return
         self.counters["foreign"] += 1
-        self.notices.foreign(server)
+        self.notices.foreign(server, proxy)
 
 
 def _hostname(client: Client) -> str:

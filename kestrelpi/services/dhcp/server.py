@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.nodes import leases
+from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.models import Identity
 from kestrelpi.services.dhcp import wire
@@ -68,7 +69,8 @@ class RateLimit:
 class DhcpServer:
     """Answers DHCP on one interface until `stop`.
 
-    `event` hears of the stages of each Pi's boot loader (MAC, stage, detail), `sighted` of what its option 97 tells.
+    `event` hears of the stages of each Pi's boot loader (MAC, stage, detail), `sighted` of what its option 97 tells,
+    `note` of what is odd about a Pi (MAC, what, detail), `foreign` of other servers (address, whether a boot proxy).
     """
 
     def __init__(
@@ -79,16 +81,18 @@ class DhcpServer:
         event: Callable[[str, Stage, str], None],
         sighted: Callable[[str, Identity], None],
         clock: Callable[[], float] = time.time,
+        note: Callable[[str, Sign, str], None] = lambda mac, sign, detail: None,
+        foreign: Callable[[IPv4Address, bool], None] = lambda server, proxy: None,
     ) -> None:
         self.config = config
-        self.notices = Notices(clock)
+        self.notices = Notices(clock, heard=foreign)
         self._file = leases_file
         self._clock = clock
         own = {config.listen, config.network.address.ip, config.network.gateway}
         self._book = LeaseBook(
             config.pool, lambda address: address in own or directory.node_by_address(address) is not None
         )
-        self._policy = Policy(config, site(config), directory, self._book, event, sighted, self.notices)
+        self._policy = Policy(config, site(config), directory, self._book, event, sighted, self.notices, note)
         self._rate = RateLimit(RATE)
         self._delayed: dict[str, asyncio.TimerHandle] = {}
         self._sock: socket.socket | None = None

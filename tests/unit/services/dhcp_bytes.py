@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from kestrelpi.config import Config, parse
-from kestrelpi.nodes.boots import Stage
+from kestrelpi.nodes.boots import Kind, Stage
 from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.node import Node
 from kestrelpi.services.dhcp import packet
@@ -100,6 +100,7 @@ class Bench:
     now: float = 1_800_000_000.0
     events: list[tuple[str, Stage, str]] = field(default_factory=list)
     sightings: list[tuple[str, Identity]] = field(default_factory=list)
+    notes: list[tuple[str, Kind, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config: Config = parse(self.text or "network: {address: 10.77.0.1/24}\n")
@@ -117,6 +118,7 @@ class Bench:
             lambda mac, stage, detail: self.events.append((mac, stage, detail)),
             lambda mac, said: self.sightings.append((mac, said)),
             self.notices,
+            lambda mac, kind, detail: self.notes.append((mac, kind, detail)),
         )
 
     def parsed(self, raw: bytes) -> Message:

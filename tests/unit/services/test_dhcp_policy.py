@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.nodes import leases
+from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.services.dhcp.book import QUARANTINE
 from kestrelpi.services.dhcp.packet import Kind
@@ -198,7 +199,7 @@ def test_a_full_pool_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     assert bench.ask(message(EEPROM_4, macs[2])) is None
     assert "widen it" in caplog.text and "10.77.0.200-10.77.0.201" in caplog.text
     assert bench.policy.counters["pool_full"] == 1
-    assert bench.events[-1] == (macs[2], Stage.DISCOVER, "no address left in network.pool")
+    assert bench.notes == [(macs[2], Sign.NO_ADDRESS, "10.77.0.200-10.77.0.201")]
     bench.now += 12 * 3600 + 1
     assert bench.answer(message(EEPROM_4, macs[2])).address in given, "what is over is given again"
 
@@ -243,6 +244,37 @@ def test_two_pis_with_one_mac_are_noticed() -> None:
     bench.ask(message(other))
     discovers = [detail for _, stage, detail in bench.events if stage is Stage.DISCOVER]
     assert discovers == ["", "two Pis use this MAC: serials 91cdf03d and 92cdf03d"]
+    assert bench.notes == [(MAC_4, Sign.SAME_MAC, "serials 91cdf03d and 92cdf03d")]
+
+
+THEIRS = bytes([10, 77, 0, 254])
+
+
+def test_another_servers_offer_to_a_pi_is_noted() -> None:
+    bench = Bench()
+    offer = [(53, b"\x02"), (54, THEIRS)]
+    bench.ask(message(offer, MAC_4, op=2))
+    assert bench.notes == [], "who it is for was not heard yet"
+    bench.ask(message(EEPROM_4))
+    bench.ask(message(offer, MAC_4, op=2))
+    assert bench.notes == [(MAC_4, Sign.FOREIGN, "proxy 10.77.0.254")], "an offer without an address"
+    bench.ask(message([(53, b"\x03"), (54, THEIRS), (50, bytes([10, 77, 0, 9])), EEPROM_4[-1]], MAC_4))
+    assert bench.notes[1:] == [(MAC_4, Sign.FOREIGN, "taken 10.77.0.254")]
+    bench.ask(message(offer, STRANGER, op=2))
+    assert len(bench.notes) == 2
+
+
+def test_the_signs_of_an_old_eeprom() -> None:
+    bench = Bench()
+    old = tuple((97, b"\0" + b"\x3d\xf0\xcd\x91" * 4) if option[0] == 97 else option for option in EEPROM_4)
+    address = bench.answer(message(old)).address
+    bare = [(53, b"\x03"), (54, US), (50, address.packed)]
+    assert bench.answer(message(bare)).kind is Kind.ACK
+    assert [(mac, sign) for mac, sign, _ in bench.notes] == [(MAC_4, Sign.OLD_EEPROM)] * 2
+    new, pi3 = Bench(), Bench()
+    new.ask(message(EEPROM_4))
+    pi3.ask(message(BOOTCODE, MAC_3B))
+    assert new.notes == pi3.notes == []
 
 
 def test_a_fixed_address_and_ours_are_never_given_from_the_pool() -> None:
