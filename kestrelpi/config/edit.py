@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import yaml
 
@@ -15,8 +16,10 @@ def set_modules(text: str, image: str, wanted: Sequence[str], name: str = "kestr
 
     Raises UserError when the file is written in a way that this can't change; nothing is guessed.
     """
+    before = parse(text, name)
+    expected = replace(before, images={**before.images, image: replace(before.images[image], modules=tuple(wanted))})
     new = _edited(text, image, wanted)
-    if parse(new, name).images[image].modules != tuple(wanted):
+    if parse(new, name) != expected:
         raise UserError(
             f"the modules of {image} stand here in a way that can't be changed safely",
             where=name,
