@@ -167,7 +167,12 @@ class BootLoader:
         return lease
 
     def _files(self, traits: TftpTraits, lease: Lease, prefix: str) -> Files:
-        return Files(TftpClient(traits, self.host, lease.server), prefix, self._keep)
+        def keep(name: str, transfer: Transfer) -> None:
+            self._keep(name, transfer)
+            if transfer.duplicates and traits.hangs_on_duplicates:
+                self._warn(f"{transfer.path}: {transfer.duplicates} blocks came twice: start4.elf of a real Pi hangs")
+
+        return Files(TftpClient(traits, self.host, lease.server), prefix, keep)
 
     def _keep(self, name: str, transfer: Transfer) -> None:
         """Store what came, and note how."""
@@ -187,8 +192,6 @@ class BootLoader:
         )
         if transfer.result is not Result.PROBED:
             self.say(f"TFTP {transfer.path}: {transfer.result}, {transfer.size} bytes in {transfer.seconds:.2f} s")
-        if transfer.duplicates:
-            self._warn(f"{transfer.path}: {transfer.duplicates} blocks came twice: start4.elf of a real Pi hangs")
         if transfer.result is Result.TRUNCATED:
             self._warn(f"{transfer.path}: cut off after {transfer.size} bytes")
         if transfer.result in (Result.GOT, Result.TRUNCATED):

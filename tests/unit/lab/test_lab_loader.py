@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from kestrelpi.lab.identity import PiSpec
 from kestrelpi.lab.loader import BootLoader, LoaderReport
 from kestrelpi.lab.profiles import PROFILES
-from tests.unit.lab.fakes import MENU, PI3, PI3_PLUS, PI4, PI5, FakeHost, server_with
+from tests.unit.lab.fakes import MENU, PI3, PI3_PLUS, PI4, PI5, FakeHost, FakePort, server_with
 
 CONFIG = b"arm_64bit=1\nkernel=vmlinuz\ninitramfs initramfs.img followkernel\n"
 FILES = {
@@ -192,3 +193,20 @@ def test_no_answer(tmp_path: Path) -> None:
 def test_a_real_one_waits_for_card_and_link_first(tmp_path: Path) -> None:
     report = BootLoader(PI3, FakeHost(), tmp_path, lambda text: None, waits=True).run()
     assert (report.stages[0].at, report.seconds) == (5, 30)
+
+
+@pytest.mark.parametrize(("pi", "warned"), [(PI4, True), (PI5, False)])
+def test_blocks_that_come_twice_hang_start4(pi: PiSpec, warned: bool, tmp_path: Path) -> None:
+    class Twice(FakePort):
+        def send(self, data: bytes, port: int) -> None:
+            super().send(data, port)
+            self.packets += self.packets[-1:] if data[:4] == b"\0\4\0\1" else []
+
+    class Host(FakeHost):
+        def port(self, number: int, server: IPv4Address) -> FakePort:
+            return Twice(self)
+
+    host = Host(server_with(pi, {43: MENU}), FILES)
+    report = BootLoader(pi, host, tmp_path, lambda text: None).run()
+    assert report.started
+    assert any("came twice" in warning for warning in report.warnings) == warned
