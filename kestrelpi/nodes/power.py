@@ -9,7 +9,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,6 +24,8 @@ State = Literal["on", "off"]
 
 TIMEOUT = 10.0
 """Seconds for a switch, a plug or a program to answer."""
+AT_ONCE = 16
+"""Nodes that are halted at the same time."""
 WOL_PORT = 9
 
 
@@ -151,7 +154,7 @@ class Switched:
 
 
 def switch(
-    nodes: Iterable[Node],
+    nodes: Sequence[Node],
     state: State,
     by: Driver,
     power: Power,
@@ -160,19 +163,30 @@ def switch(
 ) -> Iterator[Switched]:
     """Switch nodes one after the other; a failure doesn't keep the others from their turn.
 
-    Switching on waits `power.stagger` between two nodes. Switching off halts the node first (`halt`).
+    Switching on waits `power.stagger` between two nodes. Before they are switched off all nodes are halted (`halt`), at
+    the same time; one that can't be halted keeps its power.
     """
+    halted = _each(halt, nodes) if state == "off" else {}
     for number, node in enumerate(nodes):
         if number and state == "on":
             sleep(float(power.stagger))
-        try:
-            if state == "off":
-                halt(node)
-            by.switch(node, state)
-        except UserError as error:
-            yield Switched(node, state, str(error))
-        else:
-            yield Switched(node, state)
+        error = halted.get(node.name, "") or _attempt(lambda node: by.switch(node, state), node)
+        yield Switched(node, state, error)
+
+
+def _attempt(do: Callable[[Node], None], node: Node) -> str:
+    try:
+        do(node)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _each(do: Callable[[Node], None], nodes: Sequence[Node]) -> dict[str, str]:
+    """Node → what went wrong (empty: nothing)."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        errors = pool.map(lambda node: _attempt(do, node), nodes)
+        return {node.name: error for node, error in zip(nodes, errors, strict=True)}
 
 
 def halt_by_ssh(command: Callable[[Node], list[str]], power: Power) -> Callable[[Node], None]:

@@ -39,6 +39,7 @@ from kestrelpi.services.node_api import NodeApi
 from kestrelpi.services.observer import Observer
 from kestrelpi.services.tftp.process import TftpProcess
 from kestrelpi.services.wire_facts import WireFacts
+from kestrelpi.services.wishes import PowerWishes
 
 log = logging.getLogger("kestrelpi")
 
@@ -117,8 +118,9 @@ class Daemon:
         here = machine(self.paths, config)
         self.cluster = ClusterServices(lambda: self._frontend(here.program), here.systemd)
         stack.push_async_callback(self.cluster.stop)
-        tending = asyncio.create_task(self.cluster.tend())
-        stack.callback(tending.cancel)
+        wishes = PowerWishes(self.paths, lambda: (self.config, self.directory.registry))
+        for tending in (asyncio.create_task(self.cluster.tend()), asyncio.create_task(wishes.tend())):
+            stack.callback(tending.cancel)
 
     def _frontend(self, program: str) -> Frontend:
         """What the modules want of this machine now."""

@@ -19,9 +19,9 @@ from kestrelpi.errors import UserError
             id="a list in one line",
         ),
         pytest.param(
-            "images:\n  default:\n    modules:\n      - openmp  # fibo\n      # later: more\n    timezone: UTC\n",
+            "images:\n  default:\n    modules:\n      - openmp  # fibo\n      # later: docker\n",
             ["openmp", "slurm"],
-            "images:\n  default:\n    modules:\n      - openmp  # fibo\n      - slurm\n      # later: more\n    timezone: UTC\n",
+            "images:\n  default:\n    modules:\n      - openmp  # fibo\n      - slurm\n      # later: docker\n",
             id="a list with one item a line",
         ),
         pytest.param(

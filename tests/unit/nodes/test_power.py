@@ -120,12 +120,24 @@ def test_switching_on_waits_between_two_nodes_and_never_halts() -> None:
     assert [one.error for one in results] == ["", "", ""]
 
 
-def test_switching_off_halts_each_node_first() -> None:
+def test_switching_off_halts_all_nodes_first() -> None:
     fake, halted = Fake(), []
-    for one in switch(NODES[:2], "off", fake, Power(), lambda node: halted.append(node.name), never):
-        assert len(halted) == len(fake.done)
-        assert not one.error
-    assert halted == ["rpi1", "rpi2"]
+    results = switch(NODES[:2], "off", fake, Power(), lambda node: halted.append(node.name), never)
+    assert next(results).error == ""
+    assert sorted(halted) == ["rpi1", "rpi2"]
+    assert fake.done == [("rpi1", "off")]
+    assert [one.node.name for one in results] == ["rpi2"]
+
+
+def test_a_node_that_does_not_halt_keeps_its_power() -> None:
+    def halt(node: Node) -> None:
+        if node.name == "rpi1":
+            raise UserError("a job holds it")
+
+    fake = Fake()
+    results = list(switch(NODES[:2], "off", fake, Power(), halt, never))
+    assert [one.error for one in results] == ["a job holds it", ""]
+    assert fake.done == [("rpi2", "off")]
 
 
 def test_one_that_fails_does_not_keep_the_others() -> None:
