@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from kestrelpi import run
 from kestrelpi.cli.context import Context, pass_context
 from kestrelpi.cli.power import power
-from kestrelpi.cli.table import ago, print_table
+from kestrelpi.cli.table import ago, print_finding, print_table
 from kestrelpi.config import parse_mac
 from kestrelpi.errors import ExitStatus, UserError
 from kestrelpi.nodes import overview, sightings
@@ -135,14 +135,14 @@ def list_(ctx: Context, group: str) -> None:
     registry = Registry.load(ctx.paths.registry, ctx.config)
     if group:
         registry = Registry(tuple(node for node in registry if node.group == group))
-    rows = overview.rows(ctx.paths, ctx.config, registry, lambda image: _current(ctx, image))
+    rows = overview.rows(ctx.paths, ctx.config, registry, lambda image: _current(ctx, image), whole=False)
+    now = time.time()
     if ctx.json:
-        ctx.document([row.document() for row in rows])
+        ctx.document([{**row.document(), "finding": row.trouble(now)} for row in rows])
         return
     if not rows:
         ctx.say("There are no nodes yet. Switch a Pi on and: kestrelpi nodes register GROUP")
         return
-    now = time.time()
     print_table(
         ("NAME", "MAC", "SERIAL", "MODEL", "ADDRESS", "GROUP", "IMAGE", "GENERATION", "STAGE", "LAST SEEN"),
         [_cells(row, now) for row in rows],
@@ -153,7 +153,9 @@ def _cells(row: overview.Row, now: float) -> tuple[str, ...]:
     node = row.node
     generation = f"{row.generation} (pinned)" if node.pin else row.generation
     known = (node.name, node.mac, node.serial, node.model, str(node.address), node.group, row.image)
-    return (*known, generation, row.stage, ago(row.last_seen, now))
+    trouble = row.trouble(now)
+    stage = f"{row.stage}: {trouble}" if trouble else row.stage
+    return (*known, generation, stage, ago(row.last_seen, now))
 
 
 @command.command()
@@ -161,12 +163,14 @@ def _cells(row: overview.Row, now: float) -> tuple[str, ...]:
 @click.option("--boots", "shown", type=click.IntRange(1), default=1, metavar="N", help="Show the last N boots.")
 @pass_context
 def show(ctx: Context, name: str, shown: int) -> None:
-    """One node, with the timeline of its last boots."""
+    """One node, with the timeline of its last boots and what is wrong with it."""
     registry = Registry.load(ctx.paths.registry, ctx.config)
     node = find_node(registry, name)
     row = overview.rows(ctx.paths, ctx.config, Registry((node,)), lambda image: _current(ctx, image))[0]
+    findings = row.findings(time.time())
     if ctx.json:
-        ctx.document({**row.document(), "boots": [overview.boot_document(boot) for boot in row.boots]})
+        found = {"findings": [one.document() for one in findings]}
+        ctx.document({**row.document(), **found, "boots": [overview.boot_document(boot) for boot in row.boots]})
         return
     for key, value in row.document().items():
         text = ago(row.last_seen) if key == "last_seen" else str(value or "-")
@@ -175,8 +179,10 @@ def show(ctx: Context, name: str, shown: int) -> None:
         click.echo(f"\nboot of {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(boot.started))}")
         print_table(
             ("STAGE", "SECONDS", "DETAIL"),
-            [(stage.value, f"{at:.1f}", boot.details.get(stage, "")) for stage, at in boot.stages.items()],
+            overview.timeline(boot),
         )
+    for finding in findings:
+        print_finding(finding)
 
 
 @command.command("set")

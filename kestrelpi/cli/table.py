@@ -1,9 +1,15 @@
-"""Tables and times for people: aligned columns, whole values where the output isn't a terminal."""
+"""Tables, times and findings for people: aligned columns, whole values where the output isn't a terminal."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+
+import click
+
+from kestrelpi.finding import Finding, Severity
+
+COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.HINT: "blue"}
 
 WIDE = 1000
 """Columns of a pipe: nothing is cut or wrapped there."""
@@ -34,3 +40,12 @@ def ago(when: float, now: float | None = None) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def print_finding(finding: Finding) -> None:
+    """What happened, the likely cause, the fix; a blank line before it."""
+    head = click.style(finding.severity.word.upper(), fg=COLOURS[finding.severity], bold=True)
+    when = f" ({ago(finding.at)})" if finding.at else ""
+    click.echo(f"\n{head} {finding.name}: {finding.node or 'frontend'}{when}")
+    for key in ("what", "cause", "fix"):
+        click.echo(f"  {key:6} {getattr(finding, key)}")

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kestrelpi.config import Config
+from kestrelpi.finding import Finding, Severity
 from kestrelpi.nodes import boots, sightings
-from kestrelpi.nodes.boots import Boot
+from kestrelpi.nodes.boots import Boot, Kind, Stage
+from kestrelpi.nodes.findings import diagnose
 from kestrelpi.nodes.registry import Node, Registry
+from kestrelpi.nodes.seen import Seen
 from kestrelpi.nodes.sightings import Sighting
 from kestrelpi.paths import Paths
 
@@ -29,6 +32,14 @@ class Row:
     def stage(self) -> str:
         """How far its last boot came; empty: it never booted."""
         return self.boots[-1].current.value if self.boots else ""
+
+    def findings(self, now: float) -> list[Finding]:
+        """What is wrong with it, the worst first. `now`: Unix time."""
+        return diagnose(Seen(self.node.name, self.boots, self.node.model or self.sighting.model, now))
+
+    def trouble(self, now: float) -> str:
+        """The name of the worst finding; empty: all is well."""
+        return next((one.name for one in self.findings(now) if one.severity > Severity.HINT), "")
 
     @property
     def last_seen(self) -> float:
@@ -54,15 +65,25 @@ class Row:
         }
 
 
-def rows(paths: Paths, config: Config, registry: Registry, current: Callable[[str], str]) -> list[Row]:
-    """A row a node, in natural order of the names. `current`: an image's name to its current generation's id."""
+def rows(
+    paths: Paths, config: Config, registry: Registry, current: Callable[[str], str], *, whole: bool = True
+) -> list[Row]:
+    """A row a node, in natural order of the names. `current`: an image's name to its current generation's id.
+
+    `whole`: with all boots; else a node that is ready has only its last one, which is quicker to read.
+    """
     known = sightings.read(paths.sightings)
     generations = {image: current(image) for image in {node.image_of(config) for node in registry}}
-    return [_row(paths, config, node, known, generations) for node in registry]
+    return [_row(paths, config, node, known, generations, whole) for node in registry]
 
 
 def _row(
-    paths: Paths, config: Config, node: Node, known: Mapping[str, Sighting], generations: Mapping[str, str]
+    paths: Paths,
+    config: Config,
+    node: Node,
+    known: Mapping[str, Sighting],
+    generations: Mapping[str, str],
+    whole: bool,
 ) -> Row:
     image = node.image_of(config)
     return Row(
@@ -70,8 +91,15 @@ def _row(
         image=image,
         generation=node.pin or generations[image],
         sighting=known.get(node.mac, Sighting(node.mac)),
-        boots=tuple(boots.read(paths.boots, node.mac)),
+        boots=tuple(_boots(paths, node, whole)),
     )
+
+
+def _boots(paths: Paths, node: Node, whole: bool) -> list[Boot]:
+    last = [] if whole else boots.read(paths.boots, node.mac, 1)
+    if last and Stage.READY in last[-1].stages:
+        return last
+    return boots.read(paths.boots, node.mac)
 
 
 def boot_document(boot: Boot) -> dict[str, object]:
@@ -81,4 +109,16 @@ def boot_document(boot: Boot) -> dict[str, object]:
         "current": boot.current.value,
         "stages": boots.summary(boot),
         "details": {stage.value: detail for stage, detail in boot.details.items()},
+        "notes": [{"note": note.kind.value, "at": note.at, "detail": note.detail} for note in boot.notes],
     }
+
+
+UNREMARKABLE = (Kind.FILE,)
+"""Notes that are only there to be compared with others."""
+
+
+def timeline(boot: Boot) -> list[tuple[str, str, str]]:
+    """Stages and notes of one boot in the order of their times: what, seconds, detail."""
+    stages = [(at, stage.value, boot.details.get(stage, "")) for stage, at in boot.stages.items()]
+    notes = [(note.at, f"  {note.kind.value}", note.detail) for note in boot.notes if note.kind not in UNREMARKABLE]
+    return [(what, f"{at:.1f}", detail) for at, what, detail in sorted([*stages, *notes], key=lambda one: one[0])]
