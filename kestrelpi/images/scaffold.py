@@ -24,6 +24,23 @@ NOTHING = "#!/bin/sh\nexit 0\n"
 SILENCED = ("systemd-hwdb", "ssh-keygen")
 """Programs that do nothing while packages are installed: hwdb.bin is 12 MB that a node doesn't need and half a minute
 of emulation, and SSH host keys have no place in an image."""
+ANSWERS = {
+    "dpkg": """#!/bin/sh
+case ${1-} in
+    --compare-versions | --validate-*) exec /.host/bin/dpkg "$@" ;;
+    *) exec /usr/bin/dpkg "$@" ;;
+esac
+""",
+    "dpkg-query": """#!/bin/sh
+case $* in
+    "-S /lib64") echo "kestrelpi: /lib64" ;;
+    *) exec /usr/bin/dpkg-query "$@" ;;
+esac
+""",
+}
+"""What dpkg answers here. Whether one version is later than another doesn't depend on the architecture, and maintainer
+scripts ask hundreds of times. The package usr-is-merged removes /lib64 when nobody owns it, and with it the loader of
+all programs here."""
 LOADER, LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2"), Path("/usr/lib/x86_64-linux-gnu")
 HOST = ".host"
 """Folder of the scaffold where the frontend's /usr shows."""
@@ -80,7 +97,7 @@ def make(folder: Path, native: bool) -> Scaffold:
     stats = {
         str(path): f"{path.stat().st_mtime_ns} {path.stat().st_size}" for path in [*programs, LOADER][: 3 * native]
     }
-    key = digest({"tools": " ".join((*TOOLS, *SILENCED)), "native": str(native), **stats})
+    key = digest({"tools": " ".join((*TOOLS, *SILENCED, *ANSWERS.values())), "native": str(native), **stats})
     tree = folder / key
     if not tree.is_dir():
         remove_tree(folder)
@@ -102,6 +119,8 @@ def _fill(tree: Path, native: bool) -> None:
     if not native:
         return
     (tree / HOST).mkdir()
+    for name, text in ANSWERS.items():
+        _script(sbin / name, text)
     (tree / str(LIBRARIES).lstrip("/")).mkdir(parents=True)
     # a link as in a merged /usr: a folder /lib64 makes Debian's check for that fail
     (tree / "lib64").symlink_to("usr/lib64")
