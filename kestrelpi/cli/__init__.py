@@ -23,6 +23,7 @@ NOUNS = {
     "reconfigure": "Bring the frontend and the images to the configuration.",
     "serve": "Run the boot services in the foreground.",
     "status": "What runs, and what each node is doing.",
+    "doctor": "What is wrong with the frontend or a node, why, and what to do.",
     "verify": "Check that the cluster computes.",
     "lab": "Emulated Pis that boot from the real services.",
 }

@@ -90,7 +90,8 @@ def _frontend(report: Report, paths: Paths, config: Config, registry: Registry) 
     report.add("services", _services(paths, config, absent))
     interface = config.network.interface or _interface(links, str(config.listen))
     report.add("firewall", checks.packet_filter(_filters(), config, interface))
-    report.add("other DHCP servers and spanning tree", checks.wire(wire_facts.read(paths.wire), now))
+    facts = _wire(paths, config, "" if absent else interface, now)
+    report.add("other DHCP servers and spanning tree", checks.wire(facts, now))
     report.add("images", checks.images(store, config, registry))
     report.add("emulation of arm64", _binfmt())
     state = next(one for one in (paths.state, *paths.state.parents) if one.is_dir())
@@ -134,6 +135,17 @@ def _answers(config: Config) -> dict[str, str]:
     if nfs.backend(services.nfs) != "none":
         found["nfs"] = probes.nfs(address, services.nfs.port, int(services.nfs.version[0]))
     return found
+
+
+def _wire(paths: Paths, config: Config, interface: str, now: float) -> wire_facts.Facts:
+    """What the daemon heard, and who answers now."""
+    facts = wire_facts.read(paths.wire)
+    if not interface or config.listen.is_loopback:
+        return facts
+    from kestrelpi.frontend.foreign import ask  # scapy is slow to import
+
+    asked = {address: wire_facts.Heard(now, now, how) for address, how in ask(interface, config.listen).items()}
+    return wire_facts.Facts({**facts.servers, **asked}, facts.bridges)
 
 
 def _filters() -> Iterator[dict[str, firewall.Chain]]:

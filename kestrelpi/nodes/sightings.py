@@ -65,6 +65,8 @@ class Sightings:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known = read(path)
+        self._holder: dict[str, str] = {}
+        """The MAC that last said that it has a serial: two that take turns are two boards with one serial."""
         self._changed_at: float | None = None
         self._written_at = 0.0
 
@@ -78,10 +80,14 @@ class Sightings:
         after = (before or Sighting(mac)).learn(said, now)
         self.known[mac] = after
         news = before is None or replace(after, last=before.last) != before
+        if said.serial:
+            news |= self._holder.get(said.serial, mac) != mac
+            self._holder[said.serial] = mac
         if self._changed_at is None and (news or now - self._written_at >= HEARTBEAT):
             self._changed_at = now
         if len(self.known) > MOST:
-            del self.known[min(self.known, key=lambda one: self.known[one].last)]
+            gone = min(self.known, key=lambda one: self.known[one].last)
+            self._holder.pop(self.known.pop(gone).serial, None)
         return after
 
     def flush(self, now: float, force: bool = False) -> bool:

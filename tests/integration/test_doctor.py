@@ -1,0 +1,240 @@
+"""Each fault made with simulated Pis and real servers, and its name expected from `kestrelpi doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kestrelpi import run
+from kestrelpi.config import parse
+from kestrelpi.lab.identity import PiSpec
+from kestrelpi.lab.lab import Lab
+from kestrelpi.lab.network import BRIDGE
+from kestrelpi.nodes.boots import Stage, file_of, read
+from kestrelpi.paths import Paths
+from tests import prometheus
+from tests.integration.test_lab_dnsmasq import SIZES, Bench
+from tests.integration.test_lab_serve import CONFIG, GENERATION, MORE
+
+BPDU = (
+    "0180c2000000 001c0e877804 0026 424203 0000 00 00 00 8001001c0e878500 00000004 8064001c0e877800 "
+    "8004 0100 1400 0200 0f00"
+)
+SEND = "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0)); \
+s.send(bytes.fromhex(sys.argv[1]))"
+WITHIN = 20.0
+"""Seconds for what was heard to be on disk."""
+
+
+class Ward(Bench):
+    """The lab, its services, and the doctor."""
+
+    lab: Lab
+
+    @property
+    def boot_folder(self) -> Path:
+        return self.paths.images / "default/generations" / GENERATION / "boot"
+
+    def doctor(self, *words: str, expect: int | None = None) -> dict[str, Any]:
+        argv = [sys.executable, "-m", "kestrelpi", "--root", str(self.paths.root), "--json", "doctor", *words]
+        done = subprocess.run(self.lab.enter(argv), capture_output=True, text=True, timeout=120, check=False)
+        assert done.stdout, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == document["status"], done.stderr
+        return document
+
+    def names(self, pi: PiSpec) -> list[str]:
+        """The findings about one Pi, the worst first."""
+        found = self.doctor(pi.mac)["findings"]
+        return [one["name"] for one in found if one["node"] == pi.mac]
+
+    def frontend(self) -> dict[str, Mapping[str, str]]:
+        return {one["name"]: one for one in self.doctor()["findings"] if not one["node"]}
+
+    def report(self, pi: PiSpec, stage: str, detail: str = "") -> None:
+        """What the Pi's system would tell, from its own address."""
+        url = f"http://10.99.0.1:8067/v1/stage/{stage}"
+        self.inside(pi, "curl", "-sS", "--fail-with-body", "--data", detail, url)
+
+    def inside(self, pi: PiSpec, *words: str) -> str:
+        return run.run(self.network.enter(words, self.network.of(pi.index))).stdout
+
+    def age(self, pi: PiSpec, seconds: float) -> None:
+        """Let time pass: the timeline of a Pi becomes so much older."""
+        path = file_of(self.paths.boots, pi.mac)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**one, "at": one["at"] - seconds}) + "\n" for one in lines))
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    folder = tmp_path_factory.mktemp("ward")
+    paths = Paths(folder / "root")
+    paths.etc.mkdir(parents=True)
+    paths.config.write_text(CONFIG)
+    image = paths.images / "default"
+    for name, size in (SIZES | MORE).items():
+        path = image / "generations" / GENERATION / "boot" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+    (image / "generations" / GENERATION / "root").mkdir()
+    (image / "current").symlink_to(f"generations/{GENERATION}")
+    with Lab(paths, parse(CONFIG), attached=True) as lab:
+        made = Ward(lab.network, folder)
+        made.lab = lab
+        lab.up(list(made.pis.values()), on=False)
+        yield made
+
+
+def test_a_pi_that_boots_has_no_finding_and_then_falls_silent(ward: Ward) -> None:
+    pi = ward.pis["5"]
+    assert ward.boot(pi).started
+    assert ward.names(pi) == []
+    ward.age(pi, 600)
+    assert ward.names(pi) == ["fell-silent"]
+    assert ward.doctor(pi.mac)["status"] == 2
+
+
+def test_the_services_answer_the_doctor(ward: Ward) -> None:
+    silent = [name for name in ward.frontend() if name.endswith("-silent") or name in ("not-serving", "no-address")]
+    assert silent == []
+
+
+def test_a_missing_file(ward: Ward) -> None:
+    pi = ward.pis["4"]
+    hidden = ward.boot_folder / "vmlinuz"
+    content = hidden.read_bytes()
+    hidden.unlink()
+    try:
+        assert ward.boot(pi).failed_stage == "kernel"
+    finally:
+        hidden.write_bytes(content)
+    ward.age(pi, 30)
+    assert ward.names(pi) == ["missing-file"]
+    (finding,) = ward.doctor(pi.mac)["findings"][:1]
+    assert "vmlinuz" in finding["what"] and finding["severity"] == "error"
+
+
+def test_an_offer_that_is_ignored(ward: Ward) -> None:
+    pi = ward.pis["400"]
+    ward.network.connect(pi.index, "loader")
+    argv = [sys.executable, "-m", "tests.integration.picky_pi", pi.mac, pi.serial, "14"]
+    done = subprocess.run(
+        ward.network.enter(argv, ward.network.of(pi.index)), capture_output=True, text=True, check=False
+    )
+    assert "Another Boot" in done.stdout, done.stderr
+    assert ward.names(pi) == ["offer-ignored"]
+
+
+def test_an_old_eeprom(ward: Ward) -> None:
+    pi = ward.pis["4-old"]
+    assert ward.boot(pi).started
+    assert ward.names(pi) == ["old-eeprom"]
+    (finding,) = [one for one in ward.doctor(pi.mac)["findings"] if one["node"]]
+    assert all(sign in finding["what"] for sign in ("blksize 1024", "option 97", "option 60"))
+    assert finding["severity"] == "warning"
+
+
+def test_another_dhcp_server(ward: Ward) -> None:
+    with ward.router():
+        found = ward.frontend()
+        assert "10.99.0.2" in found["foreign-dhcp"]["what"]
+        assert found["foreign-dhcp"]["severity"] == "warning"
+    heard = [one["what"] for one in ward.doctor()["findings"] if one["name"] == "foreign-dhcp"]
+    assert len(heard) == 1, "it is gone, but the daemon heard it; and nobody takes us for one"
+
+
+def test_two_boards_with_one_serial(ward: Ward) -> None:
+    one, two = ward.pis["3B+"], ward.pis["CM5"]
+    twin = PiSpec(two.index, two.model, two.mac, one.serial)
+    for pi in (one, twin, one):
+        ward.boot(pi)
+    deadline = time.monotonic() + WITHIN
+    while "same-serial" not in ward.names(one) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "same-serial" in ward.names(one)
+    assert "same-serial" in ward.names(twin)
+
+
+def test_what_a_node_says_of_itself(ward: Ward) -> None:
+    pi = ward.pis["5"]
+    ward.boot(pi)
+    ward.report(pi, "initramfs", "link 3.2 s, address 34.1 s")
+    assert ward.names(pi) == ["stp-gap"]
+    ward.report(pi, "failed", "while mounting the root: mount -t nfs4 -o ro x: Connection refused")
+    assert ward.names(pi)[0] == "failed-initramfs"
+    ward.boot(pi)
+    ward.report(pi, "ready", "failed units: munge.service; low voltage")
+    assert ward.names(pi) == ["failed-units", "low-voltage"]
+
+
+def test_a_boot_loop(ward: Ward) -> None:
+    pi = ward.pis["3B+"]
+    for _ in range(3):
+        ward.boot(pi)
+    assert "boot-loop" in ward.names(pi)
+
+
+def test_a_switch_that_speaks_spanning_tree(ward: Ward) -> None:
+    ward.network.connect(ward.pis["5"].index, "loader")
+    ward.inside(ward.pis["5"], sys.executable, "-c", SEND, BPDU)
+    deadline = time.monotonic() + WITHIN
+    while "stp-seen" not in ward.frontend() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "00:1c:0e:87:78:00" in ward.frontend()["stp-seen"]["what"]
+
+
+def test_the_frontends_own_faults(ward: Ward) -> None:
+    current = ward.paths.images / "default/current"
+    target = current.readlink()
+    current.unlink()
+    run.run(["ip", "-n", ward.network.namespace, "address", "add", "10.99.0.1/32", "dev", "lo"])
+    run.run(["ip", "-n", ward.network.namespace, "address", "delete", "10.99.0.1/24", "dev", BRIDGE])
+    ward.paths.config.write_text(CONFIG.replace("network: {", f"network: {{interface: {BRIDGE}, "))
+    try:
+        found = ward.frontend()
+    finally:
+        ward.paths.config.write_text(CONFIG)
+        current.symlink_to(target)
+        run.run(["ip", "-n", ward.network.namespace, "address", "add", "10.99.0.1/24", "brd", "+", "dev", BRIDGE])
+        run.run(["ip", "-n", ward.network.namespace, "address", "delete", "10.99.0.1/32", "dev", "lo"])
+    assert found["image-not-built"]["severity"] == found["no-address"]["severity"] == "error"
+
+
+def test_a_slip_in_the_configuration(ward: Ward) -> None:
+    ward.paths.config.write_text("network: {adress: 10.99.0.1/24}\n")
+    try:
+        assert ward.doctor()["findings"][0]["name"] == "bad-configuration"
+    finally:
+        ward.paths.config.write_text(CONFIG)
+
+
+def test_metrics(ward: Ward) -> None:
+    argv = ["curl", "-sS", "--fail", "-D", "-", "http://10.99.0.1:8067/metrics"]
+    # the TFTP workers tell their counters every 5 s
+    time.sleep(6)
+    head, _, text = run.run(ward.network.enter(argv)).stdout.replace("\r\n", "\n").partition("\n\n")
+    assert re.search(r"(?im)^content-type: text/plain; version=0.0.4", head)
+    page = prometheus.parse(text)
+    booted = sum(len(read(ward.paths.boots, pi.mac)) for pi in ward.pis.values())
+    assert page.value("kestrelpi_boots_begun_total") == booted
+    assert page.value("kestrelpi_boots_total", result="ready") == 1
+    assert page.value("kestrelpi_boots_total", result="failed") == 1
+    assert page.value("kestrelpi_boot_stage_seconds_count", stage=Stage.READY.value) == 1
+    assert page.value("kestrelpi_dhcp_received_total", type="discover") >= booted
+    assert page.value("kestrelpi_tftp_transfers_total", result="missing") > 0
+    assert page.value("kestrelpi_tftp_bytes_total") > 1_000_000
+    assert page.value("kestrelpi_foreign_dhcp_servers") == 1
+
+
+def test_nothing_was_a_traceback(ward: Ward) -> None:
+    assert "Traceback" not in (ward.paths.log / "serve.log").read_text()
