@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 FINAL = {"ACCEPT": True, "DROP": False, "REJECT": False}
+GO_ON = ("", "LOG", "NFLOG", "MARK", "CONNMARK", "TRACE", "AUDIT", "SET")
+"""Targets of iptables after which the next rule is looked at (iptables-extensions(8))."""
 DEEPEST = 16
 """Chains that are followed into each other."""
 
@@ -65,7 +67,7 @@ def _walk(chains: Mapping[str, Chain], chain: Chain, packet: Packet, depth: int)
     """True: accepted or perhaps; False: dropped; None: the chain's end was reached, and it has no policy."""
     for rule in chain.rules:
         matches = rule.matches(packet)
-        if matches is False or not rule.verdict:
+        if matches is False or rule.verdict in GO_ON:
             continue
         if rule.verdict == "RETURN":
             if matches is None:
