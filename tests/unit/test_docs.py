@@ -165,3 +165,26 @@ def test_every_key_of_module_yaml_is_in_the_reference() -> None:
     for kind in (module_file.Manifest, module_file.Option, module_file.Secret, module_file.Service, module_file.Ready):
         for one in dataclasses.fields(kind):
             assert f"`{one.name}`" in text, f"{kind.__name__}.{one.name}"
+
+
+def finding_names() -> set[str]:
+    """What stands before a severity in the code."""
+    found: set[str] = set()
+    for path in (ROOT / "kestrelpi").rglob("*.py"):
+        found |= set(re.findall(r'"([a-z]+(?:-[a-z]+)*)",\s*Severity\.[A-Z]+(?![A-Z:])', path.read_text()))
+    return found
+
+
+def test_every_finding_is_in_the_how_to() -> None:
+    text = (DOCS / "how-to/a-pi-does-not-come-up.md").read_text()
+    section = text.partition("## Findings")[2].partition("\n## Nothing")[0]
+    names = finding_names()
+    assert len(names) > 25
+    assert [name for name in sorted(names) if f"`{name}`" not in section] == []
+
+
+def test_every_metric_is_in_the_reference() -> None:
+    text = (DOCS / "reference/http.md").read_text()
+    names = set(re.findall(r'"(kestrelpi_\w+)"', (ROOT / "kestrelpi/services/metrics.py").read_text()))
+    assert len(names) > 15
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
