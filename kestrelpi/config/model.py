@@ -32,7 +32,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Dhcp:
-    backend: Literal["builtin", "none"] = "builtin"
+    backend: Literal["builtin", "proxy", "none"] = "builtin"
+    """proxy: another server gives the addresses, we tell Pis where their boot files are; none: all is another's."""
     port: int = 67
     lease: Duration = Duration(12 * 3600)
     unregistered: Literal["wait", "address", "ignore"] = "wait"
@@ -43,6 +44,16 @@ class Dhcp:
     """Delay of the offer to a Pi 3B's ROM, which locks up on a quick answer."""
     extra_ouis: tuple[str, ...] = ()
     """More MAC prefixes that count as Raspberry Pis, such as `02:00:00`."""
+
+    @property
+    def listens(self) -> bool:
+        """Whether `kestrelpi serve` answers on the DHCP port."""
+        return self.backend in ("builtin", "proxy")
+
+    @property
+    def proxy(self) -> bool:
+        """Whether the nodes' addresses are another server's choice, and can change."""
+        return self.backend == "proxy"
 
 
 @dataclass(frozen=True)

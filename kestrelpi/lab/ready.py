@@ -33,7 +33,7 @@ def ports(config: Config) -> dict[str, int]:
     """The port of each service that a boot needs, by name."""
     services = config.services
     found = {"dhcp": services.dhcp.port, "tftp": services.tftp.port, "http": services.http.port}
-    if services.dhcp.backend == "none":
+    if not services.dhcp.listens:
         del found["dhcp"]
     if services.nfs.backend != "none":
         found["nfs"] = services.nfs.port

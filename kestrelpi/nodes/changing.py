@@ -58,7 +58,7 @@ def _check(node: Node, config: Config) -> None:
         find_image(config, node.image)
     if not NAME.fullmatch(node.name):
         raise UserError(f"{node.name!r} can't be a host name", fix="use lower-case letters, digits and '-'")
-    if node.address not in config.node_addresses:
+    if not config.services.dhcp.proxy and node.address not in config.node_addresses:
         raise UserError(f"{node.address} is outside of network.nodes ({config.node_addresses})")
 
 

@@ -181,11 +181,19 @@ def admit(
         other = registry.by_serial[serial]
         warning = f"it says that its serial is {serial}, which is {other.name}'s ({other.mac}): registered without"
         serial = ""
+    own = one.lease.address
+    if config.services.dhcp.proxy and own in registry.by_address:
+        other = registry.by_address[own]
+        raise UserError(
+            f"{one.lease.mac} has the address {own}, which was that of {other.name} ({other.mac})",
+            fix=f"switch {other.name} on, so that its new address is learned, or remove it: "
+            f"kestrelpi nodes remove {other.name}",
+        )
     node = Node(
         name=free_name(registry, config.prefix(group)),
         mac=one.lease.mac,
         group=group,
-        address=free_address(registry, config, taken),
+        address=own if config.services.dhcp.proxy else free_address(registry, config, taken),
         serial=serial,
         model=one.sighting.model,
         image="" if image == config.groups[group].image else image,

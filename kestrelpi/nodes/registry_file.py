@@ -177,7 +177,7 @@ def _check_config(node: Node, document: Document, config: Config) -> None:
     network = config.network.address.network
     if node.address not in network:
         document.fail((*where, "address"), f"{node.address} is not in the nodes' network {network}")
-    if node.address not in config.node_addresses:
+    if not config.services.dhcp.proxy and node.address not in config.node_addresses:
         document.fail(
             (*where, "address"),
             f"{node.address} is outside of network.nodes ({config.node_addresses})",

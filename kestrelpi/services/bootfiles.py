@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from kestrelpi.services.directory import Directory, log
+from kestrelpi.services.neighbours import mac_of
 from kestrelpi.services.nfs import mount_options
 from kestrelpi.services.tftp.source import BootFile, PathRefused, normalise
 from kestrelpi.templates import render
@@ -33,10 +35,17 @@ RENDERED = ("config.txt", "cmdline.txt")
 class BootFiles:
     """Resolves a path for a client's address."""
 
-    def __init__(self, paths: Paths, config_path: Path, good: tuple[Config, Registry] | None = None) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        config_path: Path,
+        good: tuple[Config, Registry] | None = None,
+        mac_of: Callable[[str], str | None] = mac_of,
+    ) -> None:
         """`good`: what the daemon has in force; a worker that starts while a file is being edited begins with that."""
         self.paths = paths
         self.config_path = config_path
+        self.mac_of = mac_of
         self.directory = Directory(paths, *(good or (load(config_path), None)))
 
     def reload(self) -> None:
@@ -50,7 +59,7 @@ class BootFiles:
 
     def find(self, path: str, client: str) -> BootFile | None:
         """The file behind `path` for the Pi at `client`, or None; PathRefused for a path that leaves its tree."""
-        node, parts = self._whose(normalise(path).split("/"), IPv4Address(client))
+        node, parts = self._whose(normalise(path).split("/"), client)
         if not parts:
             return None
         generation = self._generation(node)
@@ -61,16 +70,23 @@ class BootFiles:
             return self._rendered_file(name, node, generation)
         return stored_file(generation, parts)
 
-    def _whose(self, parts: list[str], client: IPv4Address) -> tuple[Node | None, list[str]]:
+    def _whose(self, parts: list[str], client: str) -> tuple[Node | None, list[str]]:
         """The node that a path is for, and the path without the prefix; no node: a Pi that isn't registered."""
         first = parts[0]
         if SERIAL.fullmatch(first):
             found = self.directory.node_by_serial(first.lower())
-            return found or self.directory.node_by_address(client), parts[1:]
+            return found or self._asking(client), parts[1:]
         if MAC.fullmatch(first):
             found = self.directory.node_by_mac(first.lower().replace("-", ":"))
-            return found or self.directory.node_by_address(client), parts[1:]
-        return self.directory.node_by_address(client), parts
+            return found or self._asking(client), parts[1:]
+        return self._asking(client), parts
+
+    def _asking(self, client: str) -> Node | None:
+        """The node that asks; beside another DHCP server its address can be anybody's tomorrow, its MAC can't."""
+        if self.directory.config.services.dhcp.proxy:
+            mac = self.mac_of(client)
+            return self.directory.node_by_mac(mac) if mac else None
+        return self.directory.node_by_address(IPv4Address(client))
 
     def _generation(self, node: Node | None) -> Generation | None:
         if node:

@@ -10,6 +10,7 @@ import socket
 import time
 from contextlib import AsyncExitStack
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from kestrelpi.services.dhcp.wire import interface_of
 from kestrelpi.services.directory import Directory
 from kestrelpi.services.dns import DnsServer
 from kestrelpi.services.http import Http, application
+from kestrelpi.services.meeting import Meeting
 from kestrelpi.services.metrics import Metrics, Sources
 from kestrelpi.services.module_files import Frontend
 from kestrelpi.services.neighbours import mac_of
@@ -58,7 +60,8 @@ class Daemon:
         self.metrics = Metrics()
         self.boots = BootLog(paths.boots, self.metrics.reached)
         self.facts = WireFacts(paths.wire)
-        self.observer = Observer(self.boots, self.facts, self._arm, mac_of, time.time)
+        self.meeting = Meeting(self.directory, self._met)
+        self.observer = Observer(self.boots, self.facts, self._arm, mac_of, time.time, self.meeting.met)
         self.dhcp: DhcpServer | None = None
         self.dns: DnsServer | None = None
         self.sightings = Sightings(paths.sightings)
@@ -91,7 +94,7 @@ class Daemon:
         check_address(str(config.listen))
         stack.callback(self._flush, True)
         self._start_tftp(stack)
-        if config.services.dhcp.backend == "builtin":
+        if config.services.dhcp.listens:
             await self._start_dhcp(stack)
         if config.services.dns.enabled:
             self.dns = DnsServer(config, self.directory)
@@ -105,6 +108,7 @@ class Daemon:
             Secrets(self.paths),
             RuntimeFiles(self.paths, self.config, self.directory.registry),
             time.time,
+            self.meeting.met,
         )
         http = Http(
             application(self.api, self.status, self.measured),
@@ -119,7 +123,11 @@ class Daemon:
         self.cluster = ClusterServices(lambda: self._frontend(here.program), here.systemd)
         stack.push_async_callback(self.cluster.stop)
         wishes = PowerWishes(self.paths, lambda: (self.config, self.directory.registry))
-        for tending in (asyncio.create_task(self.cluster.tend()), asyncio.create_task(wishes.tend())):
+        for tending in (
+            asyncio.create_task(self.cluster.tend()),
+            asyncio.create_task(wishes.tend()),
+            asyncio.create_task(self.meeting.tend()),
+        ):
             stack.callback(tending.cancel)
 
     def _frontend(self, program: str) -> Frontend:
@@ -218,6 +226,10 @@ class Daemon:
 
     def _arm(self, mac: str) -> None:
         self.api.arm(mac)
+
+    def _met(self, mac: str, address: IPv4Address) -> None:
+        if self.dhcp:
+            self.dhcp.met(mac, address)
 
     def _sighted(self, mac: str, said: Identity) -> None:
         self.sightings.see(mac, said, time.time())

@@ -62,6 +62,7 @@ class NodeApi:
         secrets: Secrets,
         runtime: Runtime,
         clock: Callable[[], float],
+        met: Callable[[str, str], None] = lambda mac, address: None,
     ) -> None:
         self.directory = directory
         self.boots = boots
@@ -69,6 +70,8 @@ class NodeApi:
         self.secrets = secrets
         self.runtime = runtime
         self.clock = clock
+        self.met = met
+        """Hears which address a MAC boots with, as the neighbour table has it."""
         self._due: dict[str, str] = {}
         """MACs that a delivery is due to, with the token that was given out for it."""
         self._delivered: set[str] = set()
@@ -89,6 +92,7 @@ class NodeApi:
         """`wait`, `reboot` or `boot TOKEN`; `generation` is the one whose initramfs asks."""
         mac = self._mac(client)
         self.sightings.see(mac, said, self.clock())
+        self.met(mac, client.address)
         node = self.directory.node_by_mac(mac)
         if node is None:
             self.boots.record(mac, Stage.WAITING, self.clock())
@@ -110,7 +114,8 @@ class NodeApi:
         node = self.directory.node_by_mac(mac)
         if node is None:
             raise Refused(403, f"{mac} is not registered")
-        if IPv4Address(client.address) != node.address:
+        # Beside another DHCP server an address says nothing: it is that server's choice, and may be another one now.
+        if not self._proxy and IPv4Address(client.address) != node.address:
             raise Refused(403, f"{node.name} asks from {client.address}, its address is {node.address}")
         self._privileged(client)
         try:
@@ -132,10 +137,16 @@ class NodeApi:
     def _mac(self, client: Client) -> str:
         if client.mac:
             return client.mac
+        if self._proxy:
+            raise Refused(403, f"{client.address} is not on our wire")
         node = self.directory.node_by_address(IPv4Address(client.address))
         if node is None:
             raise Refused(403, f"{client.address} is neither on our wire nor a registered address")
         return node.mac
+
+    @property
+    def _proxy(self) -> bool:
+        return self.directory.config.services.dhcp.proxy
 
     def _privileged(self, client: Client) -> None:
         if client.port >= PRIVILEGED:

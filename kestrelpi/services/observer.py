@@ -31,12 +31,15 @@ class Observer:
         arm: Callable[[str], None],
         mac_of: Callable[[str], str | None],
         clock: Callable[[], float],
+        met: Callable[[str, str], None] = lambda mac, address: None,
     ) -> None:
         self.boots = boots
         self.facts = facts
         self.arm = arm
         self.mac_of = mac_of
         self.clock = clock
+        self.met = met
+        """Hears which address a MAC boots with."""
 
     def stage(self, mac: str, stage: Stage, detail: str) -> None:
         """DHCP: a boot loader reached a stage."""
@@ -69,6 +72,7 @@ class Observer:
         mac = self.mac_of(event.client)
         if mac is None:
             return
+        self.met(mac, event.client)
         name = without_prefix(event.path)
         now = self.clock()
         match event.kind:

@@ -14,9 +14,12 @@ from kestrelpi.config import AddressRange
 from kestrelpi.nodes.leases import Lease
 
 QUARANTINE = 600.0
-"""Seconds for which an address that a client declined is not given to anybody."""
+"""Seconds for which an address that a client declined, or that was found in use, is not given to anybody."""
 SWEEP = 1.0
 """Seconds between two searches for expired leases in a full pool."""
+
+MOST = 16384
+"""MACs that are noted at most where the addresses are another server's."""
 
 
 class LeaseBook:
@@ -46,6 +49,13 @@ class LeaseBook:
     def get(self, mac: str) -> Lease | None:
         """The lease of a MAC, over or not."""
         return self._by_mac.get(mac)
+
+    def full(self, now: float) -> bool:
+        """Whether so many MACs are known that no more should be, apart from the pool: anybody can make some up."""
+        if len(self._by_mac) >= MOST:
+            for lease in [lease for lease in self._by_mac.values() if lease.expired(now)]:
+                self.release(lease.mac, lease.address)
+        return len(self._by_mac) >= MOST
 
     def grant(self, mac: str, address: IPv4Address, expires: float, hostname: str = "", client_id: str = "") -> None:
         """Promise `address` to `mac` until the Unix time `expires`. Whoever else had it has it no longer."""
@@ -78,6 +88,11 @@ class LeaseBook:
             return False
         self._quarantine[address] = now + QUARANTINE
         return True
+
+    def in_use(self, mac: str, address: IPv4Address, now: float) -> None:
+        """Somebody else was found to use the address that `mac` was to have: nobody gets it for a while."""
+        self.release(mac, address)
+        self._quarantine[address] = now + QUARANTINE
 
     def expire_now(self, mac: str, now: float) -> None:
         """Let a promise end that the client didn't take, but remember which address it was."""

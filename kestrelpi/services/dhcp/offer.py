@@ -75,6 +75,21 @@ def grant(site: Site, kind: Kind, asked: Message, given: Grant) -> bytes:
     return build(Reply(asked, given.address, site.server if given.boot else NOWHERE, file, options + _relay(asked)))
 
 
+def proxy(site: Site, asked: Message) -> bytes:
+    """An OFFER of boot files without an address, which another server offers: the loader merges both (PXE 2.1 section
+    2.2.1). As the published ones that Pis booted from: options 53, 54, 60, 97, 43; and 66, which comes before 54."""
+    options: list[Option] = [
+        ("message-type", int(Kind.OFFER)),
+        ("server_id", str(site.server)),
+        ("vendor_class_id", VENDOR_CLASS),
+        ("tftp_server_name", str(site.server).encode("ascii")),
+    ]
+    if asked.guid:
+        options.append(("pxe_client_machine_identifier", asked.guid))
+    options.append(("vendor_specific", VENDOR_OPTIONS))
+    return build(Reply(asked, NOWHERE, site.server, BOOT_FILE, options + _relay(asked)))
+
+
 def inform(site: Site, asked: Message) -> bytes:
     """The ACK of an INFORM: no address and no lease (RFC 2131 section 4.3.5)."""
     options: list[Option] = [("message-type", int(Kind.ACK)), ("server_id", str(site.server)), *_network(site)]

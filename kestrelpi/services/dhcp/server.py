@@ -21,8 +21,9 @@ from kestrelpi.services.dhcp import wire
 from kestrelpi.services.dhcp.book import LeaseBook
 from kestrelpi.services.dhcp.notices import Notices
 from kestrelpi.services.dhcp.offer import Site
-from kestrelpi.services.dhcp.packet import NOWHERE, Kind, Malformed, Message, parse
+from kestrelpi.services.dhcp.packet import NOWHERE, Malformed, Message, parse
 from kestrelpi.services.dhcp.policy import Answer, Directory, Policy
+from kestrelpi.services.dhcp.proxy import Proxy
 
 log = logging.getLogger("kestrelpi")
 
@@ -92,7 +93,8 @@ class DhcpServer:
         self._book = LeaseBook(
             config.pool, lambda address: address in own or directory.node_by_address(address) is not None
         )
-        self._policy = Policy(config, site(config), directory, self._book, event, sighted, self.notices, note)
+        rules = Proxy if config.services.dhcp.proxy else Policy
+        self._policy = rules(config, site(config), directory, self._book, event, sighted, self.notices, note)
         self._rate = RateLimit(RATE)
         self._delayed: dict[str, asyncio.TimerHandle] = {}
         self._sock: socket.socket | None = None
@@ -109,6 +111,16 @@ class DhcpServer:
     def foreign_servers(self) -> Mapping[IPv4Address, float]:
         """Other DHCP servers that were heard, with the Unix time of the last message."""
         return self.notices.foreign_servers
+
+    def met(self, mac: str, address: IPv4Address) -> None:
+        """Note that `mac` has an address that another server gave it: like a lease, so that it can be registered."""
+        now = self._clock()
+        lease = self.config.services.dhcp.lease
+        held = self._book.get(mac)
+        if held is None and self._book.full(now):
+            return
+        if held is None or held.address != address or held.expires - now < lease / 2:
+            self._book.grant(mac, address, now + lease)
 
     async def start(self) -> None:
         """Read the leases, open the sockets and serve. Raises UserError: no such interface, port taken."""
@@ -219,7 +231,7 @@ class DhcpServer:
         """Send to the client's MAC, if it has no address yet and doesn't want a broadcast. False: send it otherwise."""
         if self._link is None or source != ("0.0.0.0", wire.CLIENT_PORT) or asked.giaddr != NOWHERE:
             return False
-        if asked.broadcast or answer.kind is Kind.NAK:
+        if asked.broadcast or answer.address == NOWHERE:  # a NAK, or a proxy's offer
             return False
         mac = bytes.fromhex(asked.mac.replace(":", ""))
         ours = wire.hardware_address(self._link)

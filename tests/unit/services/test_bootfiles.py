@@ -59,6 +59,16 @@ def test_every_prefix_leads_to_the_nodes_generation(files: BootFiles, path: str)
     assert content(files.find(path, "10.77.0.11")) == f"kernel {NEW}"
 
 
+def test_beside_another_dhcp_server_the_mac_tells_whose_files_they_are(files: BootFiles) -> None:
+    files.config_path.write_text(CONFIG + "services: {dhcp: {backend: proxy}}\n")
+    files.mac_of = {"10.77.0.150": "dc:a6:32:00:00:02", "10.77.0.12": "dc:a6:32:00:00:99"}.get
+    files.reload()
+    assert content(files.find("vmlinuz", "10.77.0.150")) == f"kernel {OLD}"
+    assert content(files.find("deadbeef/vmlinuz", "10.77.0.150")) == f"kernel {OLD}"
+    assert content(files.find("91cdf03d/vmlinuz", "10.77.0.150")) == f"kernel {NEW}"
+    assert content(files.find("vmlinuz", "10.77.0.12")) == f"kernel {NEW}", "rpi2's address is another's now"
+
+
 def test_a_pinned_node_boots_its_pin(files: BootFiles) -> None:
     assert content(files.find("vmlinuz", "10.77.0.12")) == f"kernel {OLD}"
     assert OLD in content(files.find("cmdline.txt", "10.77.0.12"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kestrelpi.config import Config
+from kestrelpi.config import Config, parse
 from kestrelpi.images.store import Generation
 from kestrelpi.nodes.boots import BootLog, Stage
 from kestrelpi.nodes.identity import Secrets
@@ -76,6 +76,22 @@ def test_only_the_newest_token_counts(api: NodeApi) -> None:
     with pytest.raises(Refused, match="newer"):
         api.runtime_archive(ROOT, old)
     assert api.runtime_archive(ROOT, new)
+
+
+def test_beside_another_dhcp_server_the_neighbour_tables_mac_is_enough_and_needed(api: NodeApi) -> None:
+    api.directory.config = parse("services: {dhcp: {backend: proxy}}\n")
+    met: list[tuple[str, str]] = []
+    api.met = lambda mac, address: met.append((mac, address))
+    api.arm(MAC)
+    moved = Client("10.77.0.150", 700, MAC)
+    assert api.runtime_archive(moved, token(api, moved)) == b"files of rpi1"
+    assert met == [(MAC, "10.77.0.150")]
+    api.arm(MAC)
+    given = token(api)
+    with pytest.raises(Refused, match="not on our wire"):
+        api.runtime_archive(Client("10.77.0.11", 700, None), given)
+    with pytest.raises(Refused, match="not registered"):
+        api.runtime_archive(Client("10.77.0.11", 700, "dc:a6:32:00:00:66"), given)
 
 
 def test_an_unknown_pi_waits_and_is_remembered(api: NodeApi) -> None:
