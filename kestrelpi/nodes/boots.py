@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ DETAIL = 300
 """Characters of a detail that are kept: it comes from the network."""
 FAILURES = 20
 """Failures kept of one boot."""
+USUAL = 3000
+"""Bytes that a boot takes in the file as a rule."""
 NOTES = 60
 """Notes kept of one boot: what a Pi asks for comes from the network too."""
 
@@ -144,12 +147,8 @@ def file_of(folder: Path, mac: str) -> Path:
 
 def read(folder: Path, mac: str, most: int = KEPT) -> list[Boot]:
     """The last `most` boots of `mac`, oldest first. A line cut off by a crash is passed over."""
-    try:
-        text = file_of(folder, mac).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
     boots: dict[int, Boot] = {}
-    for number, what, at, detail in reversed(_last_records(text, most)):
+    for number, what, at, detail in reversed(_last_records(file_of(folder, mac), most)):
         boot = boots.setdefault(number, Boot(at, number=number))
         if isinstance(what, Kind):
             boot.note(what, at, detail)
@@ -161,19 +160,37 @@ def read(folder: Path, mac: str, most: int = KEPT) -> list[Boot]:
 Record = tuple[int, Stage | Kind, float, str]
 
 
-def _last_records(text: str, most: int) -> list[Record]:
-    """The records of the last `most` boots, the last first: older ones cost nothing, and there are 10,000 nodes."""
+def _last_records(path: Path, most: int) -> list[Record]:
+    """The records of the last `most` boots, the last first. Older ones are not read: there may be 10,000 nodes."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return []
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        begin = max(0, size - most * USUAL)
+        while True:
+            file.seek(begin)
+            lines = file.read().decode("utf-8", "replace").splitlines()
+            records, whole = _newest(lines[1:] if begin else lines, most)
+            if whole or not begin:
+                return records
+            begin = 0
+
+
+def _newest(lines: list[str], most: int) -> tuple[list[Record], bool]:
+    """The records of the last `most` boots, the last first, and whether one of an older boot was seen."""
     records: list[Record] = []
     numbers: set[int] = set()
-    for line in reversed(text.splitlines()):
+    for line in reversed(lines):
         record = _record(line)
         if record is None:
             continue
         numbers.add(record[0])
         if len(numbers) > most:
-            break
+            return records, True
         records.append(record)
-    return records
+    return records, False
 
 
 def _record(line: str) -> Record | None:

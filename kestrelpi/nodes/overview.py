@@ -15,6 +15,9 @@ from kestrelpi.nodes.seen import Seen
 from kestrelpi.nodes.sightings import Sighting
 from kestrelpi.paths import Paths
 
+TELLING = 4
+"""Boots that a finding's name needs: a loop has three."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -70,7 +73,7 @@ def rows(
 ) -> list[Row]:
     """A row a node, in natural order of the names. `current`: an image's name to its current generation's id.
 
-    `whole`: with all boots; else a node that is ready has only its last one, which is quicker to read.
+    `whole`: with all boots; else only those that tell what is wrong with it, which are quicker to read.
     """
     known = sightings.read(paths.sightings)
     generations = {image: current(image) for image in {node.image_of(config) for node in registry}}
@@ -99,7 +102,7 @@ def _boots(paths: Paths, node: Node, whole: bool) -> list[Boot]:
     last = [] if whole else boots.read(paths.boots, node.mac, 1)
     if last and Stage.READY in last[-1].stages:
         return last
-    return boots.read(paths.boots, node.mac)
+    return boots.read(paths.boots, node.mac, boots.KEPT if whole else TELLING)
 
 
 def boot_document(boot: Boot) -> dict[str, object]:

@@ -177,3 +177,16 @@ def test_who_listens_hears_each_stage_once(tmp_path: Path) -> None:
         log.record(MAC, "discover", at)
         log.record(MAC, "offer", at, str(at))
     assert heard == [(1, Stage.DISCOVER), (1, Stage.OFFER), (2, Stage.DISCOVER), (2, Stage.OFFER)]
+
+
+@pytest.mark.parametrize("notes", [0, 5, 40])
+def test_only_the_last_boots_are_read_and_those_whole(tmp_path: Path, notes: int) -> None:
+    log = BootLog(tmp_path)
+    for number in range(4):
+        log.record(MAC, "discover", 1000 + 100 * number)
+        log.record(MAC, "firmware", 1001 + 100 * number)
+        for note in range(notes):
+            log.note(MAC, Kind.MISSING, 1002 + 100 * number, f"{number} {note} {'x' * 100}")
+    everything = read(tmp_path, MAC)
+    for most in (1, 2, 4, 9):
+        assert read(tmp_path, MAC, most) == everything[-most:]
