@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi import run
+from kestrelpi.config import parse
 from kestrelpi.nodes import leases
 from tests.integration.namespaces import Namespace, network
 
@@ -29,6 +30,7 @@ PROBE = Path(__file__).with_name("dhcp_probe.py")
 CONFIG = (
     "network: {{address: 10.77.0.1/24, interface: br0, pool: 10.77.0.200-10.77.0.219}}\nservices: {{dhcp: {dhcp}}}\n"
 )
+PARSED = parse(CONFIG.format(dhcp="{}"))
 NODES = f"nodes:\n  rpi1:\n    mac: {REGISTERED}\n    group: rpi\n    address: 10.77.0.11\n"
 UDHCPC_SCRIPT = """#!/bin/sh
 case "$1" in bound|renew) ip address replace "$ip/24" dev "$interface"; set > "$OUT";; esac
@@ -218,6 +220,31 @@ def test_a_rom_waits_for_its_offer_and_nobody_else_does(lan: Lan) -> None:
         said = lan.clients["waiting"].run(sys.executable, PROBE, raw.hex(), "--seconds", "3", "--times").stdout
         (line,) = said.split("\n")[:-1]
         assert float(line) >= 0.95
+
+
+def test_an_address_that_somebody_uses_without_a_lease_is_not_offered(lan: Lan) -> None:
+    """The Pi would get the same address again, as its MAC says where to look first, if it weren't for the probe."""
+    with lan.serving():
+        first = lan.udhcpc("waiting")["ip"]
+        until(lambda: WAITING in leases.read(lan.leases), "the leases file")
+    lan.leases.unlink()
+    lan.clients["waiting"].ip("address", "flush", "dev", "eth0")
+    with lan.serving():
+        assert lan.udhcpc("waiting")["ip"] == first
+    lan.leases.unlink()
+    lan.clients["waiting"].ip("address", "flush", "dev", "eth0")
+    lan.clients["stranger"].ip("address", "add", f"{first}/24", "dev", "eth0")
+    with lan.serving():
+        assert IPv4Address(lan.udhcpc("waiting")["ip"]) in PARSED.pool
+        assert leases_of(lan, WAITING) != first
+        assert f"{first} is in use by {STRANGER}" in lan.log()
+    assert json.loads(lan.log().splitlines()[-1])["in_use"] == 1
+
+
+def leases_of(lan: Lan, mac: str) -> str:
+    """The address that the file says `mac` has."""
+    until(lambda: mac in leases.read(lan.leases), "the leases file")
+    return str(leases.read(lan.leases)[mac].address)
 
 
 def test_a_relay_gets_its_answer_at_its_own_address(lan: Lan) -> None:

@@ -88,7 +88,14 @@ class Foreign:
             "loggers": [{"name": "kea-dhcp4", "severity": "DEBUG", "output_options": [{"output": str(log)}]}],
         }
         config.write_text(json.dumps({"Dhcp4": dhcp4}))
-        argv = ["env", f"KEA_PIDFILE_DIR={folder}", f"KEA_LOCKFILE_DIR={folder}", "kea-dhcp4", "-c", config]
+        argv: list[str | Path] = [
+            "env",
+            f"KEA_PIDFILE_DIR={folder}",
+            f"KEA_LOCKFILE_DIR={folder}",
+            "kea-dhcp4",
+            "-c",
+            config,
+        ]
         with (folder / "out").open("wb") as out:
             process = run.start(dies_with_us(self.bench.network.enter(argv, self.namespace)), output=out)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Protocol
 
@@ -27,6 +27,8 @@ HOLD = 60
 """Seconds for which an offer is held for a client that will send a REQUEST (that is: not for a Pi)."""
 BOOTING = 120.0
 """Seconds for which a client's DISCOVER is remembered."""
+EVERYBODYS = 32
+"""Addresses of the pool that one MAC may be found to use: one that has more answers for others, as routers can."""
 REMEMBERED = 16384
 """Clients that are remembered at most."""
 
@@ -49,6 +51,8 @@ class Answer:
     kind: Kind
     delay: float = 0.0
     """Seconds."""
+    probe: bool = False
+    """Whether somebody may use the address without our knowing: it is new for this client."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class Policy:
     notices: Notices
     note: Callable[[str, Sign, str], None] = lambda mac, sign, detail: None
     counters: Counter[str] = field(default_factory=Counter)
+    _users: Counter[str] = field(default_factory=Counter)
+    """How many addresses of the pool a MAC was found to use."""
     _seen: OrderedDict[str, Seen] = field(default_factory=OrderedDict)
 
     def answer(self, asked: Message, now: float) -> Answer | None:
@@ -126,9 +132,14 @@ class Policy:
         if not client.served:
             self.counters["ignored"] += 1
             return None
+        return self._offer(asked, client, now)
+
+    def _offer(self, asked: Message, client: Client, now: float) -> Answer | None:
+        held = self.book.get(asked.mac)
         address = self._address(asked, client, asked.requested, now)
         if address is None:
             return None
+        fresh = client.node is None and (held is None or held.address != address)
         # A Pi 3 never sends a REQUEST: for a Pi the offer is the lease.
         lasts = self.site.lease if client.pi else HOLD
         self._promise(asked, client, address, now + lasts)
@@ -136,7 +147,26 @@ class Policy:
         packet = grant(self.site, Kind.OFFER, asked, Grant(address, boot, _hostname(client)))
         if client.pi and asked.pxe:
             self.event(asked.mac, Stage.OFFER, str(address))
-        return Answer(packet, address, Kind.OFFER, self._delay(asked))
+        return Answer(packet, address, Kind.OFFER, self._delay(asked), fresh)
+
+    def taken(self, asked: Message, answer: Answer, by: str, now: float) -> Answer | None:
+        """What to offer instead, when the MAC `by` was found to use the address of `answer`."""
+        self.counters["in_use"] += 1
+        if len(self._users) >= REMEMBERED:
+            self._users.clear()
+        self._users[by] += 1
+        if self._users[by] > EVERYBODYS:
+            self.notices.warn(
+                f"arp {by}", f"{by} answers ARP for every address (proxy ARP?): it is not believed any more"
+            )
+            return replace(answer, probe=False)
+        self.notices.warn(
+            f"in use {answer.address}",
+            f"{answer.address} is in use by {by}, which has no lease for it: not given out for a while; take it out of "
+            "network.pool, or find that device",
+        )
+        self.book.in_use(asked.mac, answer.address, now)
+        return self._offer(asked, self._client(asked), now)
 
     def _look_at(self, asked: Message, now: float) -> None:
         """Remember a Pi's boot loader, and tell of it."""

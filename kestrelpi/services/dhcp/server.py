@@ -9,6 +9,8 @@ import socket
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -17,11 +19,11 @@ from kestrelpi.nodes import leases
 from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.models import Identity
-from kestrelpi.services.dhcp import wire
+from kestrelpi.services.dhcp import probe, wire
 from kestrelpi.services.dhcp.book import LeaseBook
 from kestrelpi.services.dhcp.notices import Notices
 from kestrelpi.services.dhcp.offer import Site
-from kestrelpi.services.dhcp.packet import NOWHERE, Malformed, Message, parse
+from kestrelpi.services.dhcp.packet import NOWHERE, Kind, Malformed, Message, parse
 from kestrelpi.services.dhcp.policy import Answer, Directory, Policy
 from kestrelpi.services.dhcp.proxy import Proxy
 
@@ -99,6 +101,9 @@ class DhcpServer:
         self._delayed: dict[str, asyncio.TimerHandle] = {}
         self._sock: socket.socket | None = None
         self._link: socket.socket | None = None
+        self._prober: probe.Prober | None = None
+        self._probing: set[str] = set()
+        """MACs whose new address is being probed."""
         self._writer: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
@@ -134,6 +139,8 @@ class DhcpServer:
             wire.check_interface(interface)
             self._sock = wire.open_server("0.0.0.0", port, interface)
             self._link = wire.open_link(interface)
+            arp = None if self.config.services.dhcp.proxy else probe.open_arp(interface)
+            self._prober = probe.Prober(arp) if arp else None
         loop.add_reader(self._sock, self._readable, self._sock)
         if self._link:
             loop.add_reader(self._link, self._heard, self._link)
@@ -144,6 +151,9 @@ class DhcpServer:
         loop = asyncio.get_running_loop()
         for handle in self._delayed.values():
             handle.cancel()
+        if self._prober:
+            self._prober.close()
+            self._prober = None
         for sock in (self._sock, self._link):
             if sock:
                 loop.remove_reader(sock)
@@ -193,17 +203,33 @@ class DhcpServer:
         if not self._rate.allows(asked.mac, now):
             self.counters["limited"] += 1
             return
-        answer = self._policy.answer(asked, now)
+        if asked.kind is Kind.DISCOVER and asked.mac in self._probing:
+            return  # its answer is on the way
+        self._deliver(self._policy.answer(asked, now), asked, source)
+
+    def _deliver(self, answer: Answer | None, asked: Message, source: Source) -> None:
+        """Send it when its time has come; a new address of the pool once nobody is found to use it."""
         if answer is None:
             return
         old = self._delayed.pop(asked.mac, None)
         if old:
             old.cancel()
-        if answer.delay:
+        if answer.probe and self._prober and not self._prober.busy:
+            self._probing.add(asked.mac)
+            self._prober.probe(answer.address, asked.mac, partial(self._probed, answer, asked, source))
+        elif answer.delay:
             loop = asyncio.get_running_loop()
             self._delayed[asked.mac] = loop.call_later(answer.delay, self._send, answer, asked, source)
         else:
             self._send(answer, asked, source)
+
+    def _probed(self, answer: Answer, asked: Message, source: Source, user: str) -> None:
+        self._probing.discard(asked.mac)
+        if user:
+            self._deliver(self._policy.taken(asked, answer, user, self._clock()), asked, source)
+        else:
+            left = max(0.0, answer.delay - probe.DURATION)
+            self._deliver(replace(answer, probe=False, delay=left), asked, source)
 
     def _send(self, answer: Answer, asked: Message, source: Source) -> None:
         self._delayed.pop(asked.mac, None)
