@@ -182,6 +182,10 @@ def _reloads(front: Frontend, past: state.State, files: tuple[FileChange, ...], 
         found.append(Reload("restart the kernel's NFS server", ("systemctl", "restart", "nfs-server.service")))
     elif machine.privileged and machine.nfs == "kernel" and _touched(files, "/etc/exports.d/"):
         found.append(Reload("export again", ("exportfs", "-r")))
+    if machine.systemd and _touched(files, "/etc/dnsmasq.d/"):
+        found.append(Reload("restart dnsmasq", ("systemctl", "try-restart", "dnsmasq.service")))
+    elif machine.systemd and _touched(files, "/etc/kestrelpi/dnsmasq-hosts"):
+        found.append(Reload("reload dnsmasq", ("systemctl", "try-reload-or-restart", "dnsmasq.service")))
     units = _touched(files, "/etc/systemd/")
     if machine.systemd:
         if units:

@@ -32,8 +32,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Dhcp:
-    backend: Literal["builtin", "proxy", "none"] = "builtin"
-    """proxy: another server gives the addresses, we tell Pis where their boot files are; none: all is another's."""
+    backend: Literal["builtin", "proxy", "dnsmasq", "none"] = "builtin"
+    """proxy: another server gives the addresses, we tell Pis where their boot files are; dnsmasq: the one of this
+    machine does both with files that we write; none: another one does, set up by hand."""
+    dnsmasq_leases: Path = Path("/var/lib/misc/dnsmasq.leases")
+    """Where dnsmasq keeps its leases (backend dnsmasq)."""
     port: int = 67
     lease: Duration = Duration(12 * 3600)
     unregistered: Literal["wait", "address", "ignore"] = "wait"

@@ -34,7 +34,7 @@ def needed_ports(config: Config) -> dict[str, tuple[str, int]]:
     """Protocol and port of each service that nodes must reach, by name."""
     services = config.services
     found = {"tftp": ("udp", services.tftp.port), "http": ("tcp", services.http.port)}
-    if services.dhcp.backend != "none":
+    if services.dhcp.listens:
         found["dhcp"] = ("udp", services.dhcp.port)
     if services.dns.enabled:
         found["dns"] = ("udp", services.dns.port)

@@ -18,6 +18,7 @@ from kestrelpi.frontend.machine import Machine
 from kestrelpi.images.modules import of_frontend, uid_variables
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.images.scripts import DECLARATION, check_name
+from kestrelpi.nodes.models import OUIS
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.run import stream
@@ -66,7 +67,16 @@ def variables(paths: Paths, config: Config, machine: Machine, registry: Registry
         **modules.variables(),
         **uid_variables(modules),
     }
-    return Variables(environment, {"config": config, "nodes": registry.nodes, "machine": machine, "paths": paths})
+    return Variables(
+        environment,
+        {"config": config, "ouis": ouis(config), "nodes": registry.nodes, "machine": machine, "paths": paths},
+    )
+
+
+def ouis(config: Config) -> list[str]:
+    """The MAC prefixes of Raspberry Pis, with those of the configuration, in lower case with colons."""
+    more = (one.lower().replace("-", ":") for one in config.services.dhcp.extra_ouis)
+    return list(dict.fromkeys((*OUIS, *more)))
 
 
 def run_script(script: Resolved, given: Variables, work: Path, log: Path) -> float:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from kestrelpi.config import parse_mac
+from kestrelpi.config import Config, parse_mac
 from kestrelpi.files import write_whole
+from kestrelpi.paths import Paths
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def _older(lease: Lease, other: Lease | None) -> bool:
     if other is None or other.expires == lease.expires:
         return False
     return other.expires == 0 or 0 < lease.expires < other.expires
+
+
+def of_backend(paths: Paths, config: Config) -> Path:
+    """The file of whoever gives the addresses: ours, or dnsmasq's."""
+    dhcp = config.services.dhcp
+    return dhcp.dnsmasq_leases if dhcp.backend == "dnsmasq" else paths.leases
 
 
 def read(path: Path) -> dict[str, Lease]:

@@ -97,13 +97,17 @@ class Registrar:
         if self.image:
             find_image(self.config, self.image)
 
+    @property
+    def leases(self) -> Path:
+        return leases.of_backend(self.paths, self.config)
+
     def poll(self, most: int = 0) -> list[Event]:
         """Look once, and register whoever is ready, in the order in which they were first seen; at most `most`."""
-        stamp = tuple(_stamp(path) for path in (self.paths.leases, self.paths.sightings, self.paths.registry))
+        stamp = tuple(_stamp(path) for path in (self.leases, self.paths.sightings, self.paths.registry))
         if stamp == self._stamp and not self._waiting:
             return []
         self._stamp = stamp
-        held = leases.read(self.paths.leases)
+        held = leases.read(self.leases)
         known = sightings.read(self.paths.sightings)
         registry = Registry.load(self.paths.registry, self.config)
         candidates = self._candidates(held, known, registry)
@@ -266,7 +270,7 @@ def watch(registrar: Registrar, count: int = 0, timeout: float = 0.0) -> Iterato
 
 def nothing_found(registrar: Registrar, found: int, wanted: int) -> UserError:
     """Why `register` may have found fewer Pis than it was asked for, and what to check."""
-    held = leases.read(registrar.paths.leases)
+    held = leases.read(registrar.leases)
     registry = Registry.load(registrar.paths.registry, registrar.config)
     what = f"{found} of {wanted} new Pis appeared" if wanted else "no new Pi appeared"
     detail = []
@@ -276,7 +280,8 @@ def nothing_found(registrar: Registrar, found: int, wanted: int) -> UserError:
         some = ", ".join(sorted(registrar.strangers)[:5])
         detail.append(f"other devices have a lease ({some}): if they are Pis, add to services.dhcp.extra_ouis")
     if not held:
-        detail.append(f"nobody has a lease in {registrar.paths.leases}: is kestrelpi serve running?")
+        server = "dnsmasq" if registrar.config.services.dhcp.backend == "dnsmasq" else "kestrelpi serve"
+        detail.append(f"nobody has a lease in {registrar.leases}: is {server} running?")
     fix = (
         "check each Pi: power, cable, its boot order (network: BOOT_ORDER 0xf21), and that its switch port "
         "doesn't wait for spanning tree"

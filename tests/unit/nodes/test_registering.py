@@ -242,3 +242,19 @@ def test_what_to_check_when_nothing_came(world: World) -> None:
     assert "1 Pis with a lease are registered already" in text
     assert "(00:11:22:33:44:55): if they are Pis, add to services.dhcp.extra_ouis" in text
     assert "spanning tree" in text
+
+
+def test_dnsmasqs_own_leases_are_read_where_it_gives_the_addresses(world: World, tmp_path: Path) -> None:
+    theirs = tmp_path / "dnsmasq.leases"
+    theirs.write_text(f"{int(START) + 3600} dc:a6:32:00:00:01 10.77.0.140 * 01:dc:a6:32:00:00:01\n")
+    world.lease("dc:a6:32:00:00:02", "10.77.0.141")
+    world.sight("dc:a6:32:00:00:01", "0000abcd", "4B")
+    beside = config.parse(f"services: {{dhcp: {{backend: dnsmasq, dnsmasq_leases: {theirs}}}}}\n")
+    clock = Clock(now=lambda: world.now, monotonic=lambda: world.now, sleep=world.sleep)
+    registrar = Registrar(world.paths, beside, "rpi", clock=clock)
+    events = registrar.poll()
+    assert [(event.node.mac, str(event.node.address)) for event in events if isinstance(event, Registered)] == [
+        ("dc:a6:32:00:00:01", "10.77.0.11")
+    ]
+    theirs.unlink()
+    assert f"nobody has a lease in {theirs}: is dnsmasq running?" in nothing_found(registrar, 0, 1).detail
