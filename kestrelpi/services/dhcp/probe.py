@@ -16,13 +16,15 @@ ETHERNET_ARP = 0x0806
 ARP = struct.Struct("!HHBBH6s4s6s4s")
 """Hardware and protocol type and length, operation, sender's MAC and address, target's MAC and address (RFC 826)."""
 REQUEST = 1
-PROBES = 3
+PROBES = 2
 SPACING = 0.05
 """Seconds from one probe to the next, and from the last one to the verdict: a Pi's boot loader waits too."""
 DURATION = PROBES * SPACING
-LIMIT = 256
-"""Addresses that are probed at once: 1,700 a second. Beyond that no address is probed, and nobody waits."""
+LIMIT = 64
+"""Addresses that are probed at once: 640 a second. Beyond that no address is probed, and nobody waits."""
 A_TURN = 64
+SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23
+"""linux/socket.h, linux/if_packet.h"""
 
 Verdict = Callable[[str], None]
 """Takes the MAC that uses the address; empty: nobody answered."""
@@ -113,6 +115,7 @@ def open_arp(interface: str) -> socket.socket | None:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     except PermissionError:
         return None
+    sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     sock.bind((interface, ETHERNET_ARP))
     return sock
 
