@@ -23,7 +23,7 @@ def ssh_command(paths: Paths, config: Config, node: Node, words: Sequence[str] =
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
         "IdentitiesOnly": "yes",
-        "ConnectTimeout": "10",
+        "ConnectTimeout": "30",
     }
     argv = ["ssh", "-i", str(secrets.cluster_key().private)]
     for key, value in options.items():
