@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from kestrelpi.lab.machine import Board
 from kestrelpi.lab.overview import index_of, load_registry, node_of, rows
 from kestrelpi.lab.profiles import PROFILES
 from kestrelpi.nodes.entering import ssh_command
+
+WIDE_TABLE = 150
+"""Columns that the demo's table takes with a row a node."""
 
 
 @click.group()
@@ -186,6 +191,8 @@ def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
         ctx.document([dict(zip(headings, row, strict=True)) for row in table])
     else:
         click.echo("Seconds from the first DHCP packet to each stage, and fibo:")
+        if sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE_TABLE:
+            headings, *table = zip(headings, *table, strict=True)  # a column a node
         print_table(headings, table)
     if keep:
         base = f"kestrelpi --root {ctx.paths.root}"
