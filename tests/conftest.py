@@ -18,7 +18,9 @@ CONFIG = """# the tests' cluster
 cluster: test
 network: {address: 10.96.0.1/24}
 services: {nfs: {backend: ganesha}}
-images: {default: {modules: [openmp]}}
+images:
+  default:
+    modules: [openmp]
 groups: {rpi: {image: default}}
 """
 
