@@ -23,7 +23,7 @@ from kestrelpi.files import write_whole
 from kestrelpi.frontend import changes, state
 from kestrelpi.frontend.changes import FileChange
 from kestrelpi.frontend.machine import Machine
-from kestrelpi.frontend.scripts import Variables, fingerprint, run_scripts, variables
+from kestrelpi.frontend.scripts import Variables, fingerprint, module_variables, run_scripts, variables
 from kestrelpi.images.build import Silent
 from kestrelpi.images.build import build as build_image
 from kestrelpi.images.manifest import StepRecord
@@ -263,15 +263,17 @@ def pending_installs(front: Frontend, past: state.State) -> dict[str, Resolved]:
     if not front.machine.privileged:
         return {}
     scripts = frontend_scripts(front.paths, front.config, "install")
-    return {name: one for name, one in scripts.items() if past.installed.get(name) != fingerprint(one)}
+    modules = module_variables(front.paths, front.config)
+    return {name: one for name, one in scripts.items() if past.installed.get(name) != fingerprint(one, modules)}
 
 
 def install(front: Frontend, logs: Path, report: Report) -> None:
     """Run the frontend's install phase: each script once, remembered as soon as it has ended well."""
     past = state.read(front.state_path)
+    modules = module_variables(front.paths, front.config)
 
     def done(script: Resolved, seconds: float) -> None:
-        past.installed[script.name] = fingerprint(script)
+        past.installed[script.name] = fingerprint(script, modules)
         state.write(front.state_path, past)
         report(f"install {script.name}", seconds)
 

@@ -40,7 +40,6 @@ def variables(paths: Paths, config: Config, machine: Machine, registry: Registry
     """The variables of all scripts; `work` is a temporary folder, in which `stage` is theirs to write to."""
     stage, nodes = work / "stage", work / "nodes"
     stage.mkdir()
-    modules = of_frontend(paths, config)
     rows = ((n.name, n.address, n.mac, n.serial or "-", n.group, n.image_of(config)) for n in registry)
     nodes.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
     environment = {
@@ -63,9 +62,7 @@ def variables(paths: Paths, config: Config, machine: Machine, registry: Registry
         "KESTRELPI_PROGRAM": machine.program,
         "KESTRELPI_DATA": str(data_dir()),
         "KESTRELPI_MODULE": "",
-        "KESTRELPI_PACKAGES": " ".join(package for module in modules for package in module.manifest.frontend.packages),
-        **modules.variables(),
-        **uid_variables(modules),
+        **module_variables(paths, config),
     }
     return Variables(
         environment,
@@ -132,6 +129,21 @@ def run_scripts(
         os.umask(before)
 
 
-def fingerprint(script: Resolved) -> str:
-    """Of the script's bytes: a changed script runs again."""
-    return hashlib.sha256(script.path.read_bytes()).hexdigest()
+def module_variables(paths: Paths, config: Config) -> dict[str, str]:
+    """What the enabled modules add: the packages that they want here, their options, the uids of their users."""
+    modules = of_frontend(paths, config)
+    packages = [package for module in modules for package in module.manifest.frontend.packages]
+    return {
+        "KESTRELPI_PACKAGES": " ".join(dict.fromkeys(packages)),
+        **modules.variables(),
+        **uid_variables(modules),
+    }
+
+
+def fingerprint(script: Resolved, modules: Mapping[str, str]) -> str:
+    """Of the script's bytes, and of what it asks for of `modules` (see module_variables): it runs again when the script
+    changed, or when a module was enabled that concerns it."""
+    content = script.path.read_bytes()
+    asked = sorted(name for line in NEEDS.findall(content) for name in line.decode(errors="replace").split())
+    known = "".join(f"\n{name}={modules[name]}" for name in asked if name in modules)
+    return hashlib.sha256(content + known.encode()).hexdigest()

@@ -100,13 +100,14 @@ class WakeOnLan:
     """For boards that have it (no Pi does): a magic packet to the broadcast address. Off is the node's own halt."""
 
     broadcast: str
+    port: int = WOL_PORT
 
     def switch(self, node: Node, state: State) -> None:
         if state == "off":
             return
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
             out.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            out.sendto(magic_packet(node.mac), (self.broadcast, WOL_PORT))
+            out.sendto(magic_packet(node.mac), (self.broadcast, self.port))
 
 
 def magic_packet(mac: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -141,11 +142,19 @@ def write_secrets(frontend: Frontend) -> set[str]:
         if not declared.frontend:
             continue
         path = Path(f"{frontend.root}{declared.path}")
-        uid, gid = user_ids(declared.owner)
-        if path.exists() and path.read_bytes() == content:
-            continue
-        make_folder(path.parent, uid, gid)
-        write_whole(path, content, int(declared.mode, 8))
-        os.chown(path, uid, gid)
-        changed.add(module.name)
+        if put_secret(path, content, int(declared.mode, 8), *user_ids(declared.owner)):
+            changed.add(module.name)
     return changed
+
+
+def put_secret(path: Path, content: bytes, mode: int, uid: int, gid: int) -> bool:
+    """Bring the file to its content, mode and owner; whether anything was not so."""
+    if path.is_file():
+        found = path.stat()
+        same = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (mode, uid, gid)
+        if same and path.read_bytes() == content:
+            return False
+    make_folder(path.parent, uid, gid)
+    write_whole(path, content, mode)
+    os.chown(path, uid, gid)
+    return True

@@ -26,7 +26,7 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 """Seconds before a child that ended is started again; doubled each time."""
 STEADY = 60.0
 """A child that lived for so many seconds starts again with FIRST_DELAY."""
-READY_WITHIN = 20.0
+READY_WITHIN = 60.0
 GRACE = 10.0
 """Seconds that a child has to end after SIGTERM."""
 
