@@ -98,8 +98,7 @@ def _rendered(script: Resolved, given: Variables, work: Path) -> Path:
 
 
 def _asked_for(script: Resolved, environment: Mapping[str, str]) -> dict[str, str]:
-    text = script.path.read_text(errors="replace")
-    names = [name for kind, words in DECLARATION.findall(text) if kind == "needs" for name in words.split()]
+    names = _needs(script.path.read_text(errors="replace"))
     for name in names:
         if name not in environment:
             known = ", ".join(sorted(environment))
@@ -109,6 +108,11 @@ def _asked_for(script: Resolved, environment: Mapping[str, str]) -> dict[str, st
                 fix=f"it may have: {known}",
             )
     return {name: environment[name] for name in names}
+
+
+def _needs(text: str) -> list[str]:
+    """The variables that a script declares."""
+    return [name for kind, words in DECLARATION.findall(text) if kind == "needs" for name in words.split()]
 
 
 def run_scripts(
@@ -144,6 +148,6 @@ def fingerprint(script: Resolved, modules: Mapping[str, str]) -> str:
     """Of the script's bytes, and of what it asks for of `modules` (see module_variables): it runs again when the script
     changed, or when a module was enabled that concerns it."""
     content = script.path.read_bytes()
-    asked = sorted(name for line in NEEDS.findall(content) for name in line.decode(errors="replace").split())
+    asked = sorted(_needs(content.decode(errors="replace")))
     known = "".join(f"\n{name}={modules[name]}" for name in asked if name in modules)
     return hashlib.sha256(content + known.encode()).hexdigest()
