@@ -17,7 +17,7 @@ from kestrelpi import run
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
-from kestrelpi.images import binfmt, bootdir, scaffold, steps
+from kestrelpi.images import binfmt, bootdir, scaffold, steps, versions
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import DRAFT, Draft, LayerInfo, Layers, remove_tree, sync_tree
 from kestrelpi.images.manifest import BuildRecord, Manifest, StepRecord, installed_packages
@@ -245,13 +245,15 @@ def assemble(
             round(time.monotonic() - begun, 3),
             "",
         )
+        packages = installed_packages((draft / "root/var/lib/dpkg/status").read_text())
+        versions.check(plan.modules, packages)
         manifest = Manifest(
             id,
             plan.image,
             plan.suite,
             datetime.now(UTC).isoformat(timespec="seconds"),
             report.kernel,
-            installed_packages((draft / "root/var/lib/dpkg/status").read_text()),
+            packages,
             report.files,
             keys,
             count,
