@@ -28,6 +28,8 @@ class Check:
     run: Callable[[Site], str]
     module: str = ""
     """Only where an image has it."""
+    vital: bool = False
+    """Without it no other check makes sense."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Result:
 
 
 def carry_out(checks: tuple[Check, ...], site: Site) -> Iterator[Result]:
-    """Run the checks that concern `site`, one after the other."""
+    """Run the checks that concern `site`, one after the other, until a vital one fails."""
     for check in checks:
         if not site.with_module(check.module):
             continue
@@ -51,6 +53,8 @@ def carry_out(checks: tuple[Check, ...], site: Site) -> Iterator[Result]:
         except UserError as error:
             detail, ok = str(error), False
         yield Result(check.name, ok, time.monotonic() - began, detail)
+        if check.vital and not ok:
+            return
 
 
 def ssh(site: Site) -> str:
@@ -152,7 +156,7 @@ def mpi(site: Site) -> str:
 
 
 CHECKS = (
-    Check("ssh", ssh),
+    Check("ssh", ssh, vital=True),
     Check("clocks", clocks),
     Check("cgroups", cgroups),
     Check("health", health),
