@@ -26,7 +26,10 @@ services: {{nfs: {{backend: none}}, dhcp: {{backend: none}}}}
 power:
   driver: command
   stagger: 0s
-  command: {{on_program: [sh, -c, 'echo "$0" >>{root}/switched', "{{name}}"]}}
+  halt_time: 1s
+  command:
+    on_program: [sh, -c, 'echo on "$0" >>{root}/switched', "{{name}}"]
+    off_program: [sh, -c, 'echo off "$0" >>{root}/switched', "{{name}}"]
 """
 NODE = '  rpi{n}: {{mac: "dc:a6:32:00:00:0{n}", group: rpi, address: 10.77.0.1{n}}}\n'
 
@@ -199,13 +202,21 @@ def test_a_slurm_conf_that_slurmctld_refuses_stops_nothing_else(frontend: Fronte
     assert status(frontend.paths)["modules"]["failed"] == {}
 
 
-def test_slurm_switches_nodes_on_through_the_daemon(frontend: Frontend) -> None:
+def test_slurm_switches_nodes_through_the_daemon(frontend: Frontend) -> None:
     frontend.register(1, 2)
     frontend.start()
     until(lambda: frontend.nodes() == ["rpi1", "rpi2"], "both in sinfo")
-    frontend.slurm("scontrol", "update", "NodeName=rpi2", "State=POWER_DOWN_FORCE")
     switched = frontend.paths.root / "switched"
+    frontend.slurm("scontrol", "update", "NodeName=rpi2", "State=POWER_DOWN_FORCE")
+    until(switched.exists, "rpi2's switching off")
+    assert switched.read_text() == "off rpi2\n"
+
+    def powered_down() -> bool:
+        return "POWERED_DOWN" in frontend.slurm("scontrol", "show", "node", "rpi2", "--oneliner")
+
+    until(powered_down, "the end of SuspendTimeout")
     frontend.slurm("scontrol", "update", "NodeName=rpi2", "State=POWER_UP")
-    until(switched.exists, f"rpi2 switched on: {frontend.log()}")
-    assert switched.read_text() == "rpi2\n"
+    until(lambda: len(switched.read_text().splitlines()) == 2, "rpi2's switching on")
+    assert switched.read_text() == "off rpi2\non rpi2\n"
     assert "switched rpi2 on for Slurm" in frontend.log()
+    assert list((frontend.paths.root / "run/kestrelpi-power").iterdir()) == []
