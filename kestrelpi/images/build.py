@@ -17,7 +17,7 @@ from kestrelpi import run
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
-from kestrelpi.images import binfmt, bootdir, scaffold, steps, versions
+from kestrelpi.images import binfmt, bootdir, mirror, scaffold, steps, versions
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import DRAFT, Draft, LayerInfo, Layers, remove_tree, sync_tree
 from kestrelpi.images.manifest import BuildRecord, Manifest, StepRecord, installed_packages
@@ -142,7 +142,7 @@ def workshop(paths: Paths, plan: BuildPlan, layers: Layers, watch: Watcher) -> I
     (folder / "root").mkdir(parents=True)
     native = scaffold.can_be_native() and not binfmt.is_native()
     layers.folder.mkdir(parents=True, exist_ok=True)
-    made = scaffold.make(paths.cache / "scaffold", native)
+    made = scaffold.make(paths.cache / "scaffold", native, own_perl=plan.suite == mirror.release())
     try:
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         yield steps.Workshop(plan, layers, folder, made, started, watch.line)

@@ -92,10 +92,15 @@ def read_sources(apt: Path = Path("/etc/apt")) -> list[Source]:
     return found
 
 
+def release(os_release: Path = Path("/etc/os-release")) -> str:
+    """The frontend's release by name (os-release(5)); empty when it has none."""
+    fields = dict(line.partition("=")[::2] for line in os_release.read_text(encoding="utf-8").splitlines())
+    return fields.get("VERSION_CODENAME", "").strip('"')
+
+
 def own_suite(os_release: Path = Path("/etc/os-release")) -> str:
     """The frontend's Debian suite by name; raises UserError when it isn't one that images can have."""
-    fields = dict(line.partition("=")[::2] for line in os_release.read_text(encoding="utf-8").splitlines())
-    suite = fields.get("VERSION_CODENAME", "").strip('"')
+    suite = release(os_release)
     if suite not in SUITES:
         raise UserError(
             f"the frontend's own release ({suite or 'unknown'}) is none that images can have",

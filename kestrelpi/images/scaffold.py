@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kestrelpi.images.keys import digest
 from kestrelpi.images.layers import remove_tree
+from kestrelpi.run import PATH
 from kestrelpi.sandbox import bind
 
 POLICY = "#!/bin/sh\nexit 101\n"
@@ -45,8 +46,9 @@ LOADER, LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2"), Path("/usr/lib/x86_64-l
 HOST = ".host"
 """Folder of the scaffold where the frontend's /usr shows."""
 TOOLS = (
-    *("awk", "basename", "cat", "chgrp", "chmod", "chown", "cmp", "comm", "cp", "cut", "date", "dd"),
+    *("awk", "basename", "cat", "chgrp", "chmod", "chown", "cmp", "comm", "cp", "cut", "date"),
     *(
+        "dd",
         "df",
         "diff",
         "dirname",
@@ -57,33 +59,18 @@ TOOLS = (
         "dpkg-trigger",
         "du",
         "echo",
-        "egrep",
-        "env",
     ),
-    *("expr", "false", "fgrep", "find", "grep", "gzip", "head", "id", "install", "join", "ln", "ls"),
-    *("mawk", "md5sum", "mkdir", "mkfifo", "mknod", "mktemp", "mv", "nl", "od", "paste", "printf", "readlink"),
-    *("realpath", "rm", "rmdir", "run-parts", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail"),
-    *(
-        "tar",
-        "tee",
-        "touch",
-        "tr",
-        "true",
-        "tsort",
-        "uniq",
-        "wc",
-        "xargs",
-        "xz",
-        "zstd",
-        "depmod",
-        "perl",
-        "sh",
-        "dash",
-    ),
+    *("egrep", "env", "expr", "false", "fgrep", "find", "grep", "gzip", "head", "id", "install"),
+    *("join", "ln", "ls", "mawk", "md5sum", "mkdir", "mkfifo", "mknod", "mktemp", "mv", "nl"),
+    *("od", "paste", "printf", "readlink", "realpath", "rm", "rmdir", "run-parts", "sed", "seq", "sha256sum"),
+    *("sh", "sleep", "sort", "stat", "sync", "tail", "tar", "tee", "touch", "tr", "true"),
+    *("tsort", "uniq", "wc", "xargs", "xz", "zstd"),
 )
-"""perl by its name in PATH stays native when its package is unpacked anew: debootstrap reads 50 MB of indexes with it.
-Not among them: what answers questions about the architecture (dpkg, dpkg-query, uname, ldconfig)."""
-REPLACED = ("dash", "perl")
+"""Not among them: what answers questions about the architecture (dpkg, dpkg-query, uname, ldconfig)."""
+DEPMOD = "depmod"
+"""Lies in /usr/local/sbin: the image's own kmod is unpacked over /usr/sbin. It reads all of a kernel's compressed
+modules, which takes minutes under emulation; a frontend without kmod does without."""
+SHELL, PERL = "dash", "perl"
 
 
 @dataclass(frozen=True)
@@ -91,6 +78,8 @@ class Scaffold:
     """The layer, and what is to be mounted over it."""
 
     tree: Path
+    early: Path
+    """A second layer for debootstrap only: it reads 50 MB of indexes with whatever perl is first in PATH."""
     quiet: Path
     """A second layer for the packages phase only, with programs that do nothing."""
     native: bool
@@ -108,50 +97,73 @@ def can_be_native(machine: str = "") -> bool:
     return (machine or os.uname().machine) == "x86_64" and LOADER.exists() and LIBRARIES.is_dir()
 
 
-def make(folder: Path, native: bool) -> Scaffold:
-    """The scaffold below `folder`, made when the frontend's programs changed since."""
-    programs = [Path(f"/usr/bin/{name}") for name in REPLACED] if native else []
-    stats = {
-        str(path): f"{path.stat().st_mtime_ns} {path.stat().st_size}" for path in [*programs, LOADER][: 3 * native]
-    }
-    key = digest({"tools": " ".join((*TOOLS, *SILENCED, *ANSWERS.values())), "native": str(native), **stats})
-    tree = folder / key
-    if not tree.is_dir():
-        remove_tree(folder)
+def make(folder: Path, native: bool, own_perl: bool) -> Scaffold:
+    """The scaffold below `folder`, made when the frontend's programs changed since.
+
+    `own_perl`: the image is of the frontend's release, so that perl may run the image's perl modules.
+    """
+    replaced: tuple[str, ...] = ()
+    if native:
+        replaced = (SHELL, PERL) if own_perl else (SHELL,)
+    key = _key(native, replaced)
+    made = folder / key
+    if not made.is_dir():
+        remove_tree(folder)  # those of programs that are no longer there, and half ones
         draft = folder / f".new-{key}"
-        remove_tree(draft)
-        _fill(draft / "tree", native)
-        (draft / "quiet/usr/sbin").mkdir(parents=True)
+        _fill(draft / "tree", replaced)
+        (draft / "early").mkdir()
+        if native:
+            _link(draft / "early/usr/sbin", PERL)
         for name in SILENCED:
             _script(draft / "quiet/usr/sbin" / name, NOTHING)
-        draft.rename(tree)
-    return Scaffold(tree / "tree", tree / "quiet", native)
+        draft.rename(made)
+    return Scaffold(made / "tree", made / "early", made / "quiet", native)
 
 
-def _fill(tree: Path, native: bool) -> None:
-    sbin, bin_ = tree / "usr/sbin", tree / "usr/bin"
-    sbin.mkdir(parents=True)
-    bin_.mkdir()
-    _script(sbin / "policy-rc.d", POLICY)
-    if not native:
+def _key(native: bool, replaced: Sequence[str]) -> str:
+    programs = [*(Path("/usr/bin") / name for name in replaced), *([LOADER] if native else [])]
+    depmod = shutil.which(DEPMOD, path=PATH) or "none"
+    stats = {str(path): f"{path.stat().st_mtime_ns} {path.stat().st_size}" for path in programs}
+    return digest(
+        {
+            "tools": " ".join((*TOOLS, DEPMOD, *SILENCED, *ANSWERS.values())),
+            "native": str(native),
+            DEPMOD: depmod,
+            **stats,
+        }
+    )
+
+
+def _fill(tree: Path, replaced: Sequence[str]) -> None:
+    """The policy; and if any program is replaced, all that the frontend's programs need."""
+    _script(tree / "usr/sbin/policy-rc.d", POLICY)
+    if not replaced:
         return
     (tree / HOST).mkdir()
     for name, text in ANSWERS.items():
-        _script(sbin / name, text)
+        _script(tree / "usr/sbin" / name, text)
     (tree / str(LIBRARIES).lstrip("/")).mkdir(parents=True)
     # a link as in a merged /usr: a folder /lib64 makes Debian's check for that fail
     (tree / "lib64").symlink_to("usr/lib64")
     (tree / "usr/lib64").mkdir()
-    shutil.copyfile(LOADER, tree / "usr/lib64" / LOADER.name)
-    (tree / "usr/lib64" / LOADER.name).chmod(0o755)
-    for name in REPLACED:
-        shutil.copy(f"/usr/bin/{name}", bin_ / name)
+    (tree / "usr/bin").mkdir()
+    shutil.copy(LOADER, tree / "usr/lib64" / LOADER.name)
+    for name in replaced:
+        shutil.copy(f"/usr/bin/{name}", tree / "usr/bin" / name)
     for name in TOOLS:
-        found = shutil.which(name)
-        if found:
-            (sbin / name).symlink_to(f"/{HOST}/{Path(found).resolve().relative_to('/usr')}")
+        _link(tree / "usr/sbin", name)
+    _link(tree / "usr/local/sbin", DEPMOD)
+
+
+def _link(folder: Path, name: str) -> None:
+    """A link to the frontend's program, as the chroot sees it; nothing when the frontend doesn't have it."""
+    found = shutil.which(name, path=PATH)
+    if found:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(f"/{HOST}/{Path(found).resolve().relative_to('/usr')}")
 
 
 def _script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)

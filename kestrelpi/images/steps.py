@@ -88,7 +88,7 @@ def bootstrap(draft: Draft, shop: Workshop, log: Path) -> None:
     (first / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True, exist_ok=True)
     (first / "etc/dpkg/dpkg.cfg.d/kestrelpi").write_text(DPKG_CONFIG)
     box = Sandbox(cwd=shop.layers.folder).plus(
-        overlay([shop.scaffold.tree, first], second, draft.work, shop.mount),
+        overlay([shop.scaffold.early, shop.scaffold.tree, first], second, draft.work, shop.mount),
         *system_folders(shop.mount),
         *shop.scaffold.mounts(shop.mount),
     )
