@@ -29,6 +29,7 @@ SETTLE = 1.0
 """Seconds without a change after which the services are told: a room of Pis is registered at once."""
 RETRY = 30.0
 """Seconds before a service that didn't start is tried again."""
+RELOAD_TRIES = 10
 COMMAND_TIMEOUT = 60.0
 """Seconds that systemctl or a reload command may take."""
 
@@ -110,7 +111,7 @@ class ClusterServices:
             await self.children[service.name].start()
         words = frontend.reload_command(module, service)
         if again and words:
-            await command(words)
+            await reload(service.name, words)
 
     async def _stop(self, names: Iterable[str]) -> None:
         for name in names:
@@ -118,6 +119,21 @@ class ClusterServices:
             child = self.children.pop(name, None)
             if child:
                 await child.stop()
+
+
+async def reload(name: str, words: list[str]) -> None:
+    """Tell a service that has just started of its new files: it listens a little before it can be asked for that.
+
+    When it can't be told, that is logged: it runs, which matters more.
+    """
+    for last in [False] * (RELOAD_TRIES - 1) + [True]:
+        try:
+            await command(words)
+            return
+        except UserError as error:
+            if last:
+                log.error("%s runs, but could not be told of its new files: %s", name, error)
+        await asyncio.sleep(1)
 
 
 async def command(words: list[str]) -> None:

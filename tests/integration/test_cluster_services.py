@@ -34,10 +34,11 @@ power:
 NODE = '  rpi{n}: {{mac: "dc:a6:32:00:00:0{n}", group: rpi, address: 10.77.0.1{n}}}\n'
 
 
-def until(check: Callable[[], object], what: str, seconds: float = 120) -> None:
+def until(check: Callable[[], object], what: object, seconds: float = 120) -> None:
+    """Wait for something that must come; `what` says what hasn't when it doesn't."""
     deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(0.1)
 
 
@@ -99,6 +100,11 @@ class Frontend:
                 found[name] = int(entry.name)
         return found
 
+    def __str__(self) -> str:
+        """Everything that may tell why something did not happen."""
+        logs = sorted((self.paths.root / "var/log/kestrelpi").glob("*.log"))
+        return "\n".join([self.log(), *(f"{log.name}:\n{log.read_text()[-2000:]}" for log in logs)])
+
     def log(self) -> str:
         return (self.paths.root / "serve.log").read_text()
 
@@ -121,7 +127,7 @@ def test_nodes_reach_slurm_by_themselves_and_leave_it(frontend: Frontend) -> Non
     frontend.start()
     until(lambda: frontend.running() == ["chronyd", "munged"], "start without nodes")
     frontend.register(1, 2)
-    until(lambda: frontend.nodes() == ["rpi1", "rpi2"], f"rpi1 and rpi2 in sinfo: {frontend.log()}")
+    until(lambda: frontend.nodes() == ["rpi1", "rpi2"], frontend)
     frontend.register(2, 3)
     until(lambda: frontend.nodes() == ["rpi2", "rpi3"], "rpi3 in sinfo, rpi1 not")
     assert frontend.slurm("scontrol", "show", "config").count("enable_configless") == 1
@@ -130,7 +136,7 @@ def test_nodes_reach_slurm_by_themselves_and_leave_it(frontend: Frontend) -> Non
 
 def test_munge_has_one_key_that_only_it_reads(frontend: Frontend) -> None:
     frontend.start()
-    until(lambda: "munged" in frontend.running(), "munged")
+    until(lambda: "munged" in frontend.running(), frontend)
     socket = f"--socket={frontend.paths.root}/run/munge/munge.socket.2"
     credential = run.run(["munge", "--no-input", socket]).stdout
     assert "Success" in run.run(["unmunge", socket], stdin=credential).stdout
@@ -148,7 +154,7 @@ def test_an_older_munge_key_of_the_frontend_is_taken_over(frontend: Frontend) ->
     key.parent.mkdir(parents=True)
     key.write_bytes(b"older than kestrelpi" * 10)
     frontend.start()
-    until(lambda: "munged" in frontend.running(), "munged")
+    until(lambda: "munged" in frontend.running(), frontend)
     assert (frontend.paths.secrets / "modules/munge/munge.key").read_bytes() == b"older than kestrelpi" * 10
     assert (key.owner(), stat.S_IMODE(key.stat().st_mode)) == ("munge", 0o400)
 
@@ -180,7 +186,7 @@ def test_a_service_that_dies_comes_back(frontend: Frontend) -> None:
 def test_nothing_outlives_the_daemon(frontend: Frontend, how: signal.Signals) -> None:
     frontend.register(1)
     frontend.start()
-    until(lambda: "slurmctld" in frontend.running(), "slurmctld")
+    until(lambda: "slurmctld" in frontend.running(), frontend)
     assert frontend.process
     os.kill(frontend.process.pid, how)
     frontend.process.wait()
