@@ -205,7 +205,7 @@ def test_a_slurm_conf_that_slurmctld_refuses_stops_nothing_else(frontend: Fronte
     assert "slurmctld ended with status 1 at its start" in failed["slurmctld"]
     own.unlink()
     until(lambda: frontend.nodes() == ["rpi1"], "the next try")
-    assert status(frontend.paths)["modules"]["failed"] == {}
+    until(lambda: status(frontend.paths)["modules"]["failed"] == {}, "the end of the failure")
 
 
 def test_slurm_switches_nodes_through_the_daemon(frontend: Frontend) -> None:
