@@ -22,6 +22,11 @@ def command(ctx: Context) -> None:
         f"kestrelpi serve {answer['version']}: process {answer['pid']} on {answer['listen']}, "
         f"NFS by {answer['nfs']}, up {time.time() - answer['started']:.0f} s"
     )
+    modules = answer["modules"]
+    if modules["running"]:
+        click.echo(f"modules: {', '.join(modules['running'])}")
+    for name, why in modules["failed"].items():
+        click.echo(f"FAILED {name}: {why}")
     for node in answer["nodes"]:
         since = f"{time.time() - node['since']:.0f} s ago" if node["since"] else ""
         click.echo(
