@@ -84,7 +84,11 @@ def frontend_acquire() -> list[str]:
 
 
 def apt_config(root: Path, acquire: Iterable[str], path: str) -> str:
-    """The configuration (apt.conf(5)) with which the frontend's apt manages the arm64 root at `root`."""
+    """The configuration (apt.conf(5)) with which the frontend's apt manages the arm64 root at `root`.
+
+    The root's own apt.conf.d is left out: with it debconf looks through all packages for questions that nobody is there
+    to answer, a minute of emulation.
+    """
     options = {
         "APT::Architecture": "arm64",
         "APT::Install-Recommends": "false",
@@ -97,6 +101,7 @@ def apt_config(root: Path, acquire: Iterable[str], path: str) -> str:
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
         "Dir": f"{root}/",
+        "Dir::Etc::parts": "/dev/null",
         "Dir::State::status": f"{root}/var/lib/dpkg/status",
         "Dir::Bin::methods": "/usr/lib/apt/methods",
         "Dir::Bin::solvers::": "/usr/lib/apt/solvers",

@@ -32,6 +32,9 @@ case ${1-} in
     *) exec /usr/bin/dpkg "$@" ;;
 esac
 """,
+    "deb-systemd-helper": """#!/bin/sh
+exec /.host/bin/perl /usr/bin/deb-systemd-helper "$@"
+""",
     "dpkg-query": """#!/bin/sh
 case $* in
     "-S /lib64") echo "kestrelpi: /lib64" ;;
@@ -39,9 +42,9 @@ case $* in
 esac
 """,
 }
-"""What dpkg answers here. Whether one version is later than another doesn't depend on the architecture, and maintainer
-scripts ask hundreds of times. The package usr-is-merged removes /lib64 when nobody owns it, and with it the loader of
-all programs here."""
+"""What has the same answer on every architecture, and is asked hundreds of times by maintainer scripts: which version is
+later, which links a unit's [Install] section means (by perl with nothing but its core). And /lib64 has an owner:
+usr-is-merged removes it when nobody has, and with it the loader of all programs here."""
 LOADER, LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2"), Path("/usr/lib/x86_64-linux-gnu")
 HOST = ".host"
 """Folder of the scaffold where the frontend's /usr shows."""
