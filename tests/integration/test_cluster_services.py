@@ -191,3 +191,38 @@ def test_nothing_outlives_the_daemon(frontend: Frontend, how: signal.Signals) ->
     os.kill(frontend.process.pid, how)
     frontend.process.wait()
     until(lambda: frontend.children() == {}, f"the end of all children of {frontend.children()}")
+
+
+def test_a_slurm_conf_that_slurmctld_refuses_stops_nothing_else(frontend: Frontend) -> None:
+    own = frontend.paths.etc / "overlays/frontend/etc/slurm/slurm.conf"
+    own.parent.mkdir(parents=True)
+    own.write_text("ClusterName=x\nNonsense=yes\n")
+    frontend.register(1)
+    frontend.start()
+    until(lambda: "slurmctld of the module slurm does not run" in frontend.log(), "a message")
+    assert frontend.running() == ["chronyd", "munged"]
+    failed = status(frontend.paths)["modules"]["failed"]
+    assert "slurmctld ended with status 1 at its start" in failed["slurmctld"]
+    own.unlink()
+    until(lambda: frontend.nodes() == ["rpi1"], "the next try")
+    until(lambda: status(frontend.paths)["modules"]["failed"] == {}, "the end of the failure")
+
+
+def test_slurm_switches_nodes_through_the_daemon(frontend: Frontend) -> None:
+    frontend.register(1, 2)
+    frontend.start()
+    until(lambda: frontend.nodes() == ["rpi1", "rpi2"], "both in sinfo")
+    switched = frontend.paths.root / "switched"
+    frontend.slurm("scontrol", "update", "NodeName=rpi2", "State=POWER_DOWN_FORCE")
+    until(switched.exists, "rpi2's switching off")
+    assert switched.read_text() == "off rpi2\n"
+
+    def powered_down() -> bool:
+        return "POWERED_DOWN" in frontend.slurm("scontrol", "show", "node", "rpi2", "--oneliner")
+
+    until(powered_down, "the end of SuspendTimeout")
+    frontend.slurm("scontrol", "update", "NodeName=rpi2", "State=POWER_UP")
+    until(lambda: len(switched.read_text().splitlines()) == 2, "rpi2's switching on")
+    assert switched.read_text() == "off rpi2\non rpi2\n"
+    assert "switched rpi2 on for Slurm" in frontend.log()
+    assert list((frontend.paths.root / "run/kestrelpi-power").iterdir()) == []
