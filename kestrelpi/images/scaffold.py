@@ -42,9 +42,9 @@ case $* in
 esac
 """,
 }
-"""What has the same answer on every architecture, and is asked hundreds of times by maintainer scripts: which version is
-later, which links a unit's [Install] section means (by perl with nothing but its core). And /lib64 has an owner:
-usr-is-merged removes it when nobody has, and with it the loader of all programs here."""
+"""What has the same answer on every architecture, and is asked hundreds of times by maintainer scripts: which version
+is later, which links a unit's [Install] section means (by perl with nothing but its core). And somebody owns /lib64:
+usr-is-merged removes it when nobody does, and with it the loader of all programs here."""
 LOADER, LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2"), Path("/usr/lib/x86_64-linux-gnu")
 HOST = ".host"
 """Folder of the scaffold where the frontend's /usr shows."""
