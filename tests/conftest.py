@@ -20,7 +20,7 @@ network: {address: 10.96.0.1/24}
 services: {nfs: {backend: ganesha}}
 images:
   default:
-    modules: [openmp]
+    modules: [openmp, openmpi, slurm]
 groups: {rpi: {image: default}}
 """
 
@@ -34,6 +34,7 @@ def built_root() -> Iterator[Path]:
     named = os.environ.get("KESTRELPI_TEST_ROOT")
     # not below pytest's own temporary folder: that keeps the last three runs, gigabytes each
     root = Path(named) if named else Path(tempfile.mkdtemp(prefix="kestrelpi-test-", dir="/var/tmp"))
+    root.chmod(0o755)  # munge and slurm are users of their own
     paths = Paths(root)
     paths.etc.mkdir(parents=True, exist_ok=True)
     if not paths.config.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -48,17 +49,26 @@ class Cluster:
         return run.run(argv, timeout=180).stdout.strip()
 
 
+@dataclass(frozen=True)
+class TwoPis:
+    """Both are ready."""
+
+    cluster: Cluster
+    nodes: list[Node]
+
+
 SwitchOn = Callable[..., Cluster]
 """Takes the models, and what Lab.up takes."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def switch_on(paths: Paths) -> Iterator[SwitchOn]:
-    """Takes down what it made at the module's end; a module has one lab at a time."""
+    """Takes down the lab that was up before: a root has one at a time; the last one goes with the session."""
     config = load(paths.config)
     with ExitStack() as stack:
 
         def switch_on(*models: str, machine: str = "auto") -> Cluster:
+            stack.close()
             lab = Lab(paths, config, attached=True)
             lab.down()
             demo.forget_nodes(paths, config)
@@ -67,3 +77,12 @@ def switch_on(paths: Paths) -> Iterator[SwitchOn]:
             return Cluster(paths, config, lab)
 
         yield switch_on
+
+
+@pytest.fixture(scope="session")
+def two(switch_on: SwitchOn) -> TwoPis:
+    """A Pi 4 and a Pi 5, registered and ready: booted once for the modules that come before any other `switch_on`."""
+    cluster = switch_on("4", "5")
+    nodes = cluster.register(2)
+    cluster.wait_until_ready(nodes)
+    return TwoPis(cluster, nodes)

@@ -3,78 +3,60 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-
-import pytest
 
 from kestrelpi.lab import demo
 from kestrelpi.nodes import boots
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.identity import Secrets, machine_id
-from kestrelpi.nodes.registry import Node
-from tests.boot.conftest import Cluster, SwitchOn
+from tests.boot.conftest import TwoPis
 
 IDENTITY = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname -I"
 
 
-@dataclass
-class Ready:
-    cluster: Cluster
-    nodes: list[Node]
-
-
-@pytest.fixture(scope="module")
-def ready(switch_on: SwitchOn) -> Ready:
-    cluster = switch_on("4", "5")
-    nodes = cluster.register(2)
-    cluster.wait_until_ready(nodes)
-    return Ready(cluster, nodes)
-
-
-def test_each_computes(ready: Ready) -> None:
-    cluster = ready.cluster
-    for node in ready.nodes:
+def test_each_computes(two: TwoPis) -> None:
+    cluster = two.cluster
+    for node in two.nodes:
         boot = boots.read(cluster.paths.boots, node.mac)[-1]
         done = demo.compute(cluster.paths, cluster.config, cluster.lab, node, boot)
         assert done.result == 102334155
 
 
-def test_each_is_who_it_should_be(ready: Ready) -> None:
-    for node in ready.nodes:
-        name, machine, key, addresses = ready.cluster.ssh(node, IDENTITY).splitlines()
+def test_each_is_who_it_should_be(two: TwoPis) -> None:
+    for node in two.nodes:
+        name, machine, key, addresses = two.cluster.ssh(node, IDENTITY).splitlines()
         assert name == node.name
-        assert machine == machine_id(node.mac, ready.cluster.config.cluster)
-        assert key.split()[:2] == Secrets(ready.cluster.paths).host_key(node.mac).public_text.split()[:2]
+        assert machine == machine_id(node.mac, two.cluster.config.cluster)
+        assert key.split()[:2] == Secrets(two.cluster.paths).host_key(node.mac).public_text.split()[:2]
         assert str(node.address) in addresses.split()
 
 
-def test_its_serial_is_the_one_that_its_boot_loader_told(ready: Ready) -> None:
-    serials = {one.mac: one.serial for one in ready.cluster.lab.states()}
-    for node in ready.nodes:
+def test_its_serial_is_the_one_that_its_boot_loader_told(two: TwoPis) -> None:
+    serials = {one.mac: one.serial for one in two.cluster.lab.states()}
+    for node in two.nodes:
         assert node.serial == serials[node.mac]
-        assert ready.cluster.ssh(node, "tr -d '\\0' </proc/device-tree/serial-number").endswith(node.serial)
+        assert two.cluster.ssh(node, "tr -d '\\0' </proc/device-tree/serial-number").endswith(node.serial)
 
 
-def test_no_unit_failed(ready: Ready) -> None:
-    for node in ready.nodes:
-        assert ready.cluster.ssh(node, "systemctl --failed --plain --no-legend") == ""
+def test_no_unit_failed(two: TwoPis) -> None:
+    for node in two.nodes:
+        assert two.cluster.ssh(node, "systemctl --failed --plain --no-legend") == ""
 
 
-def test_the_root_is_an_overlay_and_cgroups_have_memory(ready: Ready) -> None:
-    for node in ready.nodes:
-        assert ready.cluster.ssh(node, "findmnt -n -o FSTYPE /") == "overlay"
-        assert "memory" in ready.cluster.ssh(node, "cat /sys/fs/cgroup/cgroup.controllers").split()
+def test_the_root_is_an_overlay_and_cgroups_have_memory(two: TwoPis) -> None:
+    for node in two.nodes:
+        assert two.cluster.ssh(node, "findmnt -n -o FSTYPE /") == "overlay"
+        assert "memory" in two.cluster.ssh(node, "cat /sys/fs/cgroup/cgroup.controllers").split()
 
 
-def test_every_stage_was_reported(ready: Ready) -> None:
-    for node in ready.nodes:
-        stages = boots.read(ready.cluster.paths.boots, node.mac)[-1].stages
+def test_every_stage_was_reported(two: TwoPis) -> None:
+    for node in two.nodes:
+        stages = boots.read(two.cluster.paths.boots, node.mac)[-1].stages
         assert set(Stage) - set(stages) <= {Stage.WAITING, Stage.FAILED}
         assert Stage.FAILED not in stages
 
 
-def test_a_rebooted_node_is_the_same_node(ready: Ready) -> None:
-    cluster, node = ready.cluster, ready.nodes[0]
+def test_a_rebooted_node_is_the_same_node(two: TwoPis) -> None:
+    cluster, node = two.cluster, two.nodes[0]
     before = cluster.ssh(node, IDENTITY), cluster.ssh(node, "cat /proc/sys/kernel/random/boot_id")
     cluster.ssh(node, "touch /root/forgotten; systemd-run --on-active=1 systemctl reboot")
     index = next(one.index for one in cluster.lab.states() if one.mac == node.mac)

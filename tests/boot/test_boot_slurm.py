@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from kestrelpi import run
-from kestrelpi.config import load
-from kestrelpi.images.build import build
 from kestrelpi.images.store import Store
 from kestrelpi.lab import demo
-from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes.entering import ssh_command
 from kestrelpi.nodes.registry import Node, Registry, edit
-from kestrelpi.paths import Paths
 from kestrelpi.users import changing
 from kestrelpi.verify.checks import CHECKS, Result, carry_out
 from kestrelpi.verify.site import Site
-from tests.boot.conftest import Cluster
+from tests.boot.conftest import Cluster, TwoPis
 
-MODULES = "modules: [openmp, openmpi, slurm]"
 UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
-
-
-@pytest.fixture(scope="module")
-def root(built_root: Path) -> Iterator[Paths]:
-    """The built image with Slurm and MPI; what the two have in common is not built twice."""
-    folder = Path(tempfile.mkdtemp(prefix="kestrelpi-slurm-", dir=built_root.parent))
-    folder.chmod(0o755)  # munge and slurm are users of their own
-    paths, source = Paths(folder), Paths(built_root)
-    paths.cache.mkdir(parents=True)
-    for name in ("layers", "archives", "lists", "packed"):
-        if (source.cache / name).is_dir():
-            subprocess.run(["cp", "-al", source.cache / name, paths.cache / name], check=True)
-    paths.etc.mkdir(parents=True)
-    paths.config.write_text(re.sub(r"modules: \[.*\]", MODULES, source.config.read_text()))
-    try:
-        build(paths, load(paths.config), "default")
-        yield paths
-    finally:
-        shutil.rmtree(folder)
 
 
 class SlurmCluster(Cluster):
@@ -100,30 +72,20 @@ def until(check: Callable[[], bool], what: str, seconds: float = demo.READY_WITH
 
 
 @pytest.fixture(scope="module")
-def cluster(root: Paths) -> Iterator[SlurmCluster]:
-    config = load(root.config)
-    with Lab(root, config, attached=True) as lab:
-        lab.up(lab.pis(("4", "4")))
-        found = SlurmCluster(root, config, lab)
-        nodes = found.register(2)
-        changing.add(root, config, "anna", None, "", Registry.of(nodes))
-        found.wait_until_ready(nodes)
-        yield found
+def cluster(two: TwoPis) -> SlurmCluster:
+    found = SlurmCluster(two.cluster.paths, two.cluster.config, two.cluster.lab)
+    changing.add(found.paths, found.config, "anna", None, "", Registry.of(two.nodes))
+    return found
 
 
 @pytest.fixture(scope="module")
-def nodes(cluster: SlurmCluster) -> list[Node]:
-    return list(Registry.load(cluster.paths.registry, cluster.config))
+def nodes(two: TwoPis) -> list[Node]:
+    return two.nodes
 
 
 @pytest.mark.parametrize("name", ["clocks", "cgroups", "health", "munge", "slurm nodes", "srun", "mpi"])
 def test_verify(cluster: SlurmCluster, name: str) -> None:
     cluster.check(name)
-
-
-def test_no_unit_failed(cluster: SlurmCluster, nodes: list[Node]) -> None:
-    for node in nodes:
-        assert cluster.ssh(node, "systemctl --failed --plain --no-legend") == ""
 
 
 def test_the_image_holds_no_key(cluster: SlurmCluster) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,12 +111,18 @@ class Frontend:
 
 
 @pytest.fixture
-def frontend(tmp_path: Path) -> Iterator[Frontend]:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # munge and slurm are users of their own
+def root() -> Iterator[Path]:
+    """A folder that munge and slurm, users of their own, can enter: pytest closes its own at every start."""
+    with tempfile.TemporaryDirectory(prefix="kestrelpi-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def frontend(root: Path) -> Iterator[Frontend]:
     with network("10.77.0.1/24", {"node": "dc:a6:32:00:00:01"}) as (server, clients):
         clients["node"].ip("address", "add", "10.77.0.11/24", "dev", "eth0")
-        found = Frontend(tmp_path, server, clients["node"])
+        found = Frontend(root, server, clients["node"])
         try:
             yield found
         finally:

@@ -126,7 +126,7 @@ def test_a_script_in_the_chroot_runs_as_arm64_without_the_frontends_environment(
 
 
 def test_an_empty_file_removes_a_built_in_script(paths: Paths) -> None:
-    paths.config.write_text(paths.config.read_text().replace("[openmp]", "[openmp]\n    timezone: Europe/Madrid"))
+    paths.config.write_text(paths.config.read_text().replace("  default:", "  default:\n    timezone: Europe/Madrid"))
     with_timezone, _ = support.make(paths)
     assert (with_timezone.root / "etc/timezone").read_text() == "Europe/Madrid\n"
     empty = paths.etc / "node/configure.d/20-timezone"
