@@ -29,7 +29,7 @@ from kestrelpi.services import nfs, spanning_tree
 from kestrelpi.services.bootfiles import BootFiles
 from kestrelpi.services.cluster import ClusterServices
 from kestrelpi.services.dhcp.server import DhcpServer
-from kestrelpi.services.dhcp.wire import interface_of
+from kestrelpi.services.dhcp.wire import check_interface, interface_of
 from kestrelpi.services.directory import Directory
 from kestrelpi.services.dns import DnsServer
 from kestrelpi.services.http import Http, application
@@ -91,6 +91,8 @@ class Daemon:
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start each service and push its end; what was started ends again when a later one fails."""
         config = self.config
+        if config.network.interface and not config.listen.is_loopback:
+            check_interface(config.network.interface)
         check_address(str(config.listen))
         stack.callback(self._flush, True)
         self._start_tftp(stack)

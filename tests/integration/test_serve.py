@@ -182,6 +182,13 @@ def test_a_port_that_is_taken_is_named(serve: Serve, service: str) -> None:
     assert "Traceback" not in said
 
 
+def test_an_interface_that_is_not_there_is_named(serve: Serve) -> None:
+    text = CONFIG.format(**serve.ports).replace("10.77.0.1/24", "10.77.0.1/24, interface: absent0")
+    serve.paths.config.write_text(text.replace("  listen: 127.0.0.1\n", ""))
+    assert serve.start().wait(30) == 1
+    assert "there is no interface absent0" in serve.log.read_text()
+
+
 def test_an_address_of_another_machine_is_named(serve: Serve) -> None:
     serve.paths.config.write_text(CONFIG.format(**serve.ports).replace("127.0.0.1", "192.0.2.7"))
     assert serve.start().wait(30) == 1

@@ -136,7 +136,6 @@ class DhcpServer:
             self._sock = wire.open_server(str(self.config.listen), port, "")
         else:
             interface = self.config.network.interface or wire.interface_of(self.config.listen)
-            wire.check_interface(interface)
             self._sock = wire.open_server("0.0.0.0", port, interface)
             self._link = wire.open_link(interface)
             arp = None if self.config.services.dhcp.proxy else probe.open_arp(interface)
