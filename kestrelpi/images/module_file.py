@@ -11,7 +11,7 @@ from kestrelpi.config.schema import Document, read
 
 MANIFEST = "module.yaml"
 
-Kind = Literal["str", "int", "bool", "size", "duration", "choice"]
+Kind = Literal["str", "path", "int", "bool", "size", "duration", "choice"]
 Making = Literal["random", "hex"]
 
 

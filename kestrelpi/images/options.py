@@ -46,6 +46,12 @@ def convert(name: str, option: Option, text: str) -> Value:
         raise BadOption(name, f"{name} is {text!r}", f"it must be {described}") from None
 
 
+def _path(text: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._+@-]+)+", text):
+        raise ValueError(text)
+    return text
+
+
 def _boolean(text: str) -> bool:
     if text.lower() in TRUE:
         return True
@@ -57,6 +63,7 @@ def _boolean(text: str) -> bool:
 PARSERS: Mapping[str, tuple[Callable[[str], Value], str]] = {
     "str": (str, "text"),
     "choice": (str, "text"),
+    "path": (_path, "an absolute path of letters, digits and . _ + @ - (such as /data)"),
     "int": (int, "a whole number"),
     "bool": (_boolean, "true or false"),
     "size": (Size.parse, "a size such as 512K, 128M or 2G"),

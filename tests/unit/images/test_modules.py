@@ -175,6 +175,7 @@ def test_built_in_modules_fit_together(tmp_path: Path) -> None:
     ("kind", "text", "value"),
     [
         ("str", "a b", "a b"),
+        ("path", "/srv/data", "/srv/data"),
         ("int", "12", 12),
         ("bool", "Yes", True),
         ("bool", "off", False),
@@ -189,7 +190,17 @@ def test_values(kind: str, text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"), [("int", "1.5"), ("bool", "maybe"), ("size", "2T"), ("duration", "soon"), ("size", "-1M")]
+    ("kind", "text"),
+    [
+        ("int", "1.5"),
+        ("bool", "maybe"),
+        ("size", "2T"),
+        ("duration", "soon"),
+        ("size", "-1M"),
+        ("path", "data"),
+        ("path", "/a b"),
+        ("path", "/"),
+    ],
 )
 def test_values_that_are_none(kind: str, text: str) -> None:
     with pytest.raises(BadOption, match=f"o is '{text}'"):
