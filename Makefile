@@ -9,7 +9,7 @@ MODEL ?= 4
 KEEP ?=
 SCRIPTS = scripts/prepare .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
 
-.PHONY: help prepare prepare-tests demo test unit integration boot lint format bench-build bench-boot-services bench-fibo clean
+.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format bench-build bench-boot-services bench-fibo clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -17,10 +17,13 @@ help:  ## What can be made
 prepare:
 	@scripts/prepare
 
+prepare-demo:
+	@scripts/prepare --demo
+
 prepare-tests:
 	@scripts/prepare --tests
 
-demo: prepare  ## Build an image, boot two emulated Pis from it, register them, compute (KEEP=1 leaves them up)
+demo: prepare-demo  ## Build an image, boot two emulated Pis from it, register them, compute (KEEP=1 leaves them up)
 	@.venv/bin/kestrelpi --root $(DEMO_ROOT) lab demo --nodes $(NODES) --model $(MODEL) $(if $(KEEP),--keep)
 
 test: prepare-tests lint  ## Every test: lint, unit, integration, boot

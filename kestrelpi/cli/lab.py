@@ -14,6 +14,7 @@ from kestrelpi import run
 from kestrelpi.cli.context import Context, pass_context
 from kestrelpi.cli.images import build
 from kestrelpi.cli.table import print_table
+from kestrelpi.cli.verify import show
 from kestrelpi.errors import ExitStatus
 from kestrelpi.lab import demo as demo_of
 from kestrelpi.lab.lab import Lab
@@ -21,6 +22,7 @@ from kestrelpi.lab.machine import Board
 from kestrelpi.lab.overview import index_of, load_registry, node_of, rows
 from kestrelpi.lab.profiles import PROFILES
 from kestrelpi.nodes.entering import ssh_command
+from kestrelpi.verify.site import Site
 
 WIDE_TABLE = 150
 """Columns that the demo's table takes with a row a node."""
@@ -168,7 +170,7 @@ def power(ctx: Context, action: str, name: str) -> None:
 @click.option("--keep", is_flag=True, help="Leave everything up and say how to log in.")
 @pass_context
 def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
-    """Build an image, boot Pis that nobody has seen, register them, compute on each, take everything down."""
+    """Build an image, boot Pis that nobody has seen, register them, compute, check every module, take all down."""
     demo_of.configure(ctx.paths)
     click.get_current_context().invoke(build, name="default")
     group = next(iter(ctx.config.groups))
@@ -186,9 +188,12 @@ def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
         ready = demo_of.wait_until_ready(ctx.paths, lab, found, ctx.say)
         ctx.say(f"Computing: fibo {demo_of.FIBO} on each over SSH")
         results = [demo_of.compute(ctx.paths, ctx.config, lab, node, ready[node.name]) for node in found]
+        ctx.say("Checking every module with real jobs (kestrelpi verify)")
+        checks = show(ctx, Site(ctx.paths, ctx.config, tuple(found), lab.enter))
     headings, table = demo_of.table(results)
     if ctx.json:
-        ctx.document([dict(zip(headings, row, strict=True)) for row in table])
+        told = [dict(zip(headings, row, strict=True)) for row in table]
+        ctx.document({"nodes": told, "checks": [dataclasses.asdict(check) for check in checks]})
     else:
         click.echo("Seconds from the first DHCP packet to each stage, and fibo:")
         if sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE_TABLE:
@@ -198,3 +203,5 @@ def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
         base = f"kestrelpi --root {ctx.paths.root}"
         ctx.say(f"The lab is up. Log in: {base} lab ssh {found[0].name}    See it: {base} lab status")
         ctx.say(f"Take it down: {base} lab down")
+    if not all(check.ok for check in checks):
+        raise SystemExit(ExitStatus.FAILED)

@@ -11,7 +11,7 @@ from kestrelpi.cli.context import Context, pass_context
 from kestrelpi.errors import ExitStatus, UserError
 from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes.registry import Registry
-from kestrelpi.verify.checks import CHECKS, carry_out
+from kestrelpi.verify.checks import CHECKS, Result, carry_out
 from kestrelpi.verify.site import Site
 
 
@@ -22,18 +22,24 @@ def command(ctx: Context) -> None:
     nodes = Registry.load(ctx.paths.registry, ctx.config).nodes
     if not nodes:
         raise UserError("there are no nodes to check", fix="kestrelpi nodes register GROUP")
+    results = show(ctx, Site(ctx.paths, ctx.config, nodes, _enter(ctx)))
+    if ctx.json:
+        ctx.document([asdict(result) for result in results])
+    if not all(result.ok for result in results):
+        raise SystemExit(ExitStatus.FAILED)
+
+
+def show(ctx: Context, site: Site) -> list[Result]:
+    """Carry out all checks that concern `site`; each is printed as it ends, unless --json is given."""
     results = []
-    for result in carry_out(CHECKS, Site(ctx.paths, ctx.config, nodes, _enter(ctx))):
+    for result in carry_out(CHECKS, site):
         results.append(result)
         if not ctx.json:
             first, *rest = result.detail.splitlines() or [""]
             click.echo(f"{'ok    ' if result.ok else 'FAILED'} {result.name:<12} {result.seconds:6.1f} s  {first}")
             for line in rest:
                 click.echo(f"       {line}")
-    if ctx.json:
-        ctx.document([asdict(result) for result in results])
-    if not all(result.ok for result in results):
-        raise SystemExit(ExitStatus.FAILED)
+    return results
 
 
 def _enter(ctx: Context) -> Callable[[Sequence[str]], list[str]]:

@@ -29,6 +29,9 @@ network:
   address: 10.77.0.1/24
 services:
   nfs: {backend: ganesha}
+images:
+  default:
+    modules: [openmp, openmpi, slurm]
 groups:
   rpi: {image: default}
 """
