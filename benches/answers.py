@@ -3,7 +3,8 @@
     python benches/answers.py
 
 DHCP: 1,000 Pis DISCOVER and REQUEST, spread over a second and all at the same moment; seconds from question to answer.
-DNS: 40,000 questions for 1,000 nodes' names, 50 under way at a time. Nothing is asserted.
+DNS: 40,000 questions for 1,000 nodes' names, 50 under way at a time, asked of both in turn, ROUNDS times; each round's
+ratio is of two measurements that follow each other, and the median one counts. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import multiprocessing.connection
 import os
 import select
 import socket
+import statistics
 import struct
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -39,6 +41,7 @@ CONFIG = parse(
 )
 QUESTIONS = 40_000
 AT_ONCE = 50
+ROUNDS = 11
 Connection = multiprocessing.connection.Connection
 
 
@@ -138,11 +141,35 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measured(what: str, pid: int, measure: Callable[[], float]) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """One server, once."""
+
+    a_second: float
+    cpu: float
+    """Microseconds of processor time a question."""
+
+
+def measured(port: int, pid: int) -> Measured:
     before = cpu_seconds(pid)
-    a_second = measure()
-    cpu = (cpu_seconds(pid) - before) / QUESTIONS * 1e6
-    print(f"DNS {what:8} {a_second:8.0f} questions/s, {cpu:5.1f} µs of CPU each")
+    a_second = ask(port)
+    return Measured(a_second, (cpu_seconds(pid) - before) / QUESTIONS * 1e6)
+
+
+def compare(servers: Mapping[str, tuple[int, int]]) -> None:
+    """Measure both servers (name: port, process) in turn, who is first changing too, and print medians."""
+    found: dict[str, list[Measured]] = {name: [] for name in servers}
+    for turn in range(ROUNDS + 1):
+        for name in sorted(servers, reverse=bool(turn % 2)):
+            found[name].append(measured(*servers[name]))
+    rounds = {name: every[1:] for name, every in found.items()}  # the first round only warms up
+    for name, every in rounds.items():
+        speed, cpu = (statistics.median(values) for values in zip(*map(astuple, every), strict=True))
+        print(f"DNS {name:8} {speed:8.0f} questions/s, {cpu:5.1f} µs of CPU each (medians of {ROUNDS})")
+    pairs = list(zip(rounds["ours"], rounds["dnsmasq"], strict=True))
+    speed = statistics.median(ours.a_second / theirs.a_second for ours, theirs in pairs)
+    cpu = statistics.median(ours.cpu / theirs.cpu for ours, theirs in pairs)
+    print(f"DNS ours/dnsmasq: speed {speed:.2f}, CPU {cpu:.2f}")
 
 
 def main() -> None:
@@ -169,9 +196,7 @@ def main() -> None:
                 took = storm(kind, spread)
                 p50, p99 = (took[int(len(took) * share)] * 1000 for share in (0.5, 0.99))
                 print(f"DHCP {PIS} Pis within {spread:g} s: {len(took)} answers, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-            for _ in range(3):
-                measured("ours", server.pid or 0, lambda: ask(DNS_PORT))
-                measured("dnsmasq", dnsmasq.pid, lambda: ask(DNSMASQ_PORT))
+            compare({"ours": (DNS_PORT, server.pid or 0), "dnsmasq": (DNSMASQ_PORT, dnsmasq.pid)})
         finally:
             run.stop(dnsmasq)
             ours.send("end")

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from dnslib import DNSHeader, DNSQuestion, DNSRecord
 
 from kestrelpi import run
 from kestrelpi.config import parse
@@ -202,6 +203,31 @@ def test_a_new_registry_is_seen_at_once() -> None:
         moved = Node("rpi1", "dc:a6:32:00:00:01", "rpi", IPv4Address("10.77.0.50"))
         directory.registry = Registry.of([moved])
         assert dig(port, "+short", "+noedns", "rpi1").strip() == "10.77.0.50"
+
+
+def test_a_flood_of_usual_and_unusual_questions_is_answered_each_with_its_own(upstream: int) -> None:
+    """More than a batch takes, of every kind, from two clients: nobody gets another's answer."""
+    port = free_port()
+    names = {"rpi1": "10.77.0.11", "RPI1": "10.77.0.11", "rpi2": "10.77.0.12", "gone": "", "example.org": "192.0.2.7"}
+    with serving(port, FakeDirectory(Registry.of([node(1), node(2)])), [("127.0.0.1", upstream)]) as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket(type=socket.SOCK_DGRAM) as two:
+            wanted: dict[tuple[int, int], tuple[str, str]] = {}
+            for number in range(300):
+                name, answer = list(names.items())[number % len(names)]
+                sock = one if number % 3 else two
+                sock.sendto(
+                    bytes(DNSRecord(DNSHeader(id=number, rd=1), q=DNSQuestion(name)).pack()), ("127.0.0.1", port)
+                )
+                wanted[sock.fileno(), number] = name, answer
+            for sock in (one, two):
+                sock.settimeout(5)
+                for _ in range(sum(fd == sock.fileno() for fd, _ in wanted)):
+                    reply = DNSRecord.parse(sock.recv(2048))
+                    name, answer = wanted.pop((sock.fileno(), reply.header.id))
+                    assert str(reply.q.qname) == f"{name}.", "its spelling comes back"
+                    assert [str(record.rdata) for record in reply.rr] == ([answer] if answer else [])
+        assert not wanted
+        assert server.counters["answered"] == 240 and server.counters["forwarded"] == 60
 
 
 def test_nonsense_is_dropped_and_counted() -> None:

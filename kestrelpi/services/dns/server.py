@@ -8,6 +8,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -15,19 +16,18 @@ from dnslib import RCODE, DNSError, DNSRecord
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
+from kestrelpi.services.dns.answers import Answers
+from kestrelpi.services.dns.batch import AT_ONCE, LONGEST, Batch
 from kestrelpi.services.dns.forward import Address, Forwarder, Unanswered, question
 from kestrelpi.services.dns.zone import Registry, Zone, failure, payload_limit
 
 log = logging.getLogger("kestrelpi")
 
-A_TURN = 64
-"""Packets that are taken before others in the event loop have their turn."""
+A_TURN = 8
+"""Batches of packets that are taken before others in the event loop have their turn."""
 IDLE = 10.0
 """Seconds after which a silent TCP connection is closed."""
 CONNECTIONS = 128
-REMEMBERED = 4096
-"""Packed replies that are kept."""
-LONGEST_QUERY = 1500
 RECEIVE_BUFFER = 1 << 20
 
 
@@ -49,7 +49,7 @@ class DnsServer:
         self._zone = Zone.of(config)
         chosen = resolvers or [(str(address), 53) for address in config.network.nameservers]
         self._forwarder = Forwarder(config.listen, chosen)
-        self._known: dict[bytes, bytes] = {}
+        self._known = Answers()
         self._known_of: Registry | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sock: socket.socket | None = None
@@ -74,7 +74,7 @@ class DnsServer:
             what = f"DNS can't listen on {listen}:{port}: {error.strerror}"
             raise UserError(what, fix=fix) from error
         self._sock = sock
-        asyncio.get_running_loop().add_reader(sock, self._readable, sock)
+        asyncio.get_running_loop().add_reader(sock, self._readable, sock, Batch(sock))
 
     async def stop(self) -> None:
         """Close the port and drop what still waits for other resolvers."""
@@ -89,34 +89,31 @@ class DnsServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _readable(self, sock: socket.socket) -> None:
+    def _readable(self, sock: socket.socket, batch: Batch) -> None:
         known = self._remembered(self._directory.registry)
+        unusual = partial(self._unusual, sock)
         for _ in range(A_TURN):
-            try:
-                packet, client = sock.recvfrom(LONGEST_QUERY)
-                reply = known.get(packet[2:])
-                if reply:  # the usual case, kept short: it decides how many queries a second we answer
-                    sock.sendto(packet[:2] + reply, client)
-                    self.counters["answered"] += 1
-                    continue
-            except BlockingIOError:
+            taken, answered = batch.exchange(known.exact, unusual)
+            self.counters["answered"] += answered
+            if taken < AT_ONCE or answered < taken:  # an unusual one costs as much as a hundred usual ones
                 return
-            except OSError as error:  # an ICMP error for something sent earlier, or no route to this client
-                log.debug("dns: %s", error)
-                continue
-            self._unusual(sock, packet, client)
 
     def _unusual(self, sock: socket.socket, packet: bytes, client: Address) -> None:
-        reply = self._local(packet, client[0])
+        reply = self._known.spelled(packet)
+        if reply:
+            self.counters["answered"] += 1
+        else:
+            reply = self._local(packet, client[0])
         if reply is None:
             self._later(self._forward_udp(sock, packet, client))
         elif reply:
             self._reply(sock, reply, client)
 
-    def _remembered(self, registry: Registry) -> dict[bytes, bytes]:
-        """Packed replies over UDP by query, both without the id. A new registry, a new object, ends them all."""
+    def _remembered(self, registry: Registry) -> Answers:
+        """What was answered from this registry. A new registry, a new object, ends all answers."""
         if registry is not self._known_of:
-            self._known, self._known_of = {}, registry
+            self._known.forget()
+            self._known_of = registry
         return self._known
 
     def _reply(self, sock: socket.socket, reply: bytes, client: Address) -> None:
@@ -151,10 +148,8 @@ class DnsServer:
             return bytes(failure(query, RCODE.REFUSED).pack())
         reply = fitted(bytes(answer.pack()), limit or payload_limit(query))
         self.counters["answered"] += 1
-        if not limit:
-            if len(known) >= REMEMBERED:
-                known.clear()  # dig's random cookies make each of its queries another one
-            known[packet[2:]] = reply[2:]
+        if not limit and len(reply) <= LONGEST:
+            known.remember(packet, reply)
         return reply
 
     def _may_forward(self, client: str) -> bool:
