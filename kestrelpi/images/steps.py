@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,8 @@ from kestrelpi.images import packages, scaffold, scripts
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import Draft, Layers, remove_tree
 from kestrelpi.images.plan import BuildPlan, Step
-from kestrelpi.sandbox import CHROOT_PATH, Sandbox, bind, overlay, system_folders
+from kestrelpi.paths import data_dir
+from kestrelpi.sandbox import CHROOT_PATH, Argv, Sandbox, bind, overlay, system_folders, writable_system_folders
 
 NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true"}
 DPKG_CONFIG = """# written by kestrelpi: a node's root is served read-only, so nobody reads documentation there
@@ -53,8 +55,18 @@ class Workshop:
         return self.folder / "root"
 
     @property
+    def stage(self) -> Path:
+        """Where a step's programs see the host's files, read-only: in the step's own namespace only."""
+        return self.folder / "host"
+
+    @property
     def archives(self) -> Path:
         return self.plan.settings.cache
+
+    def beside(self, box: Sandbox, command: Argv, *writable: Path, devices: bool = False) -> list[str]:
+        """The command line of a program on the frontend that may change these folders only."""
+        readable = (self.plan.settings.paths.root, data_dir())
+        return box.beside(self.stage, command, writable, readable, devices=devices)
 
 
 def carry_out(step: Step, below: Sequence[str], draft: Draft, shop: Workshop, log: Path) -> None:
@@ -81,7 +93,8 @@ def bootstrap(draft: Draft, shop: Workshop, log: Path) -> None:
         *(f"--keyring={plan.mirror.keyring}", f"--cache-dir={shop.archives}"),
         *(plan.suite, first, plan.mirror.uri),
     ]
-    run.stream(Sandbox().argv(command), log, env=proxies(), line=shop.line)
+    inside = shop.beside(Sandbox(), command, draft.folder, shop.archives, devices=True)
+    run.stream(inside, log, env=proxies(), line=shop.line)
     if (first / "proc").is_symlink():  # debootstrap's way in a container
         (first / "proc").unlink()
         (first / "proc").mkdir(0o555)
@@ -163,12 +176,14 @@ def install_packages(below: Sequence[str], draft: Draft, shop: Workshop, log: Pa
         )
         env = {**NONINTERACTIVE, "APT_CONFIG": str(config)}
         parts = plan.wanted.parts or {}
-        box = box.plus(
+        commands = [
             ["apt-get", "update", "--error-on=any"],
-            ["apt-get", "dist-upgrade", *plan.wanted.names, root / "tmp" / stand_in.name],
+            ["apt-get", "dist-upgrade", *plan.wanted.names, str(root / "tmp" / stand_in.name)],
             *(unpack for name, folders in parts.items() for unpack in _unpack_part(name, folders, scratch, shop)),
-        )
-        run.stream(box.argv(["true"]), log, env=env, line=shop.line)
+        ]
+        whole = ["sh", "-euc", "\n".join(shlex.join(one) for one in commands)]
+        places = [root, *writable_system_folders(root), root / "var/cache/apt/archives", root / "var/lib/apt/lists"]
+        run.stream(shop.beside(box, whole, *places, scratch), log, env=env, line=shop.line)
 
 
 def _unpack_part(name: str, folders: Sequence[str], scratch: Path, shop: Workshop) -> list[list[str]]:
@@ -230,7 +245,9 @@ def run_script(script: scripts.Script, below: Sequence[str], draft: Draft, shop:
         else:
             places = {"@ROOT@": str(shop.mount)}
             env = {name: places.get(value, value) for name, value in script.environment.items()}
-            run.stream(bare_root(below, draft, shop).argv([program]), log, env=env, line=shop.line)
+            writable = [shop.mount, *([shop.archives] if "KESTRELPI_CACHE" in env else [])]
+            command = shop.beside(bare_root(below, draft, shop), [program], *writable)
+            run.stream(command, log, env=env, line=shop.line)
 
 
 def _in_chroot(script: scripts.Script, program: Path, box: Sandbox, shop: Workshop) -> list[str]:
