@@ -136,9 +136,8 @@ def run_scripts(
 def module_variables(paths: Paths, config: Config) -> dict[str, str]:
     """What the enabled modules add: the packages that they want here, their options, the uids of their users."""
     modules = of_frontend(paths, config)
-    packages = [package for module in modules for package in module.manifest.frontend.packages]
     return {
-        "KESTRELPI_PACKAGES": " ".join(dict.fromkeys(packages)),
+        "KESTRELPI_PACKAGES": " ".join(modules.frontend_packages()),
         **modules.variables(),
         **uid_variables(modules),
     }

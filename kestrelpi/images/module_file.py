@@ -87,8 +87,22 @@ class Service:
 class Frontend:
     """The module's side on the frontend."""
 
+    per_node: bool = False
+    """Each node has one of its own, which goes with its name."""
+    published: str = ""
+    """A file below the root in which a service of the frontend writes a better form of it (a join token with the hash
+    of the server's certificate): nodes get that one as soon as there is one."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a program on a node makes and the frontend keeps over the node's reboots (nodes.kept)."""
+
+    writer: str = ""
+    """Template of the name of the one node that leaves it, for all nodes of the module to read; it knows `options` and
+    `members`, these nodes. Empty: each node leaves its own, and only it gets it back."""
     packages: tuple[str, ...] = ()
-    """Debian packages that the frontend must have."""
+    """Debian packages that the frontend must have; a template that knows `options` and may be empty."""
     services: tuple[Service, ...] = ()
 
 
@@ -128,3 +142,7 @@ def read_manifest(path: Path) -> tuple[Manifest, Document]:
         if option.type == "choice" and option.default not in option.choices:
             document.fail(("options", name), f"the default {option.default!r} is none of the choices")
     return manifest, document
+    fetch: Mapping[str, Fetch] = field(default_factory=dict)
+    """By the name that scripts and services know the file by."""
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    """By the name that the nodes' programs ask for it with."""

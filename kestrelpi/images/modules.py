@@ -72,6 +72,15 @@ class Enabled:
             for option, value in found.items()
         }
 
+    def frontend_packages(self) -> list[str]:
+        """The Debian packages that the modules want on the frontend, each once."""
+        found = (
+            render_text(package, {"options": self.values(module.name)})
+            for module in self
+            for package in module.manifest.frontend.packages
+        )
+        return [package for package in dict.fromkeys(found) if package]
+
     def ports(self, module: Module, side: str) -> list[str]:
         """The ports of a module's services on `side` (node or frontend), such as `6817/tcp`."""
         declared: tuple[str, ...] = getattr(module.manifest.ports, side)
@@ -167,7 +176,7 @@ def _shared(wanted: Iterable[tuple[str, Module]], fix: str) -> Iterator[tuple[st
 
 def of_frontend(paths: Paths, config: Config, data: Path | None = None) -> Enabled:
     """The modules of all images, each once: what the frontend must do. Raises ConfigError where two images set other
-    options for a module with services on the frontend, as they run once."""
+    options for a module with services or things to keep on the frontend, as there is one of each."""
     modules: dict[str, Module] = {}
     options: dict[str, Mapping[str, Value]] = {}
     owner: dict[str, str] = {}
@@ -175,10 +184,11 @@ def of_frontend(paths: Paths, config: Config, data: Path | None = None) -> Enabl
         found = of_image(paths, config, image, data)
         for module in found:
             given = found.values(module.name)
-            if module.manifest.frontend.services and options.get(module.name, given) != given:
+            shared = module.manifest.frontend.services or module.manifest.kept
+            if shared and options.get(module.name, given) != given:
                 key = ("images", image, "options", module.name)
                 what = f"the module {module.name} has other options here than in the image {owner[module.name]}"
-                fail_at(paths.config, key, what, "its services run once, on the frontend: give both the same options")
+                fail_at(paths.config, key, what, "its part on the frontend is there once: give both the same options")
             modules.setdefault(module.name, module)
             options.setdefault(module.name, given)
             owner.setdefault(module.name, image)

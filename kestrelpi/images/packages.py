@@ -37,16 +37,17 @@ class Wanted:
         return {f"package {name}": "wanted" for name in self.names} | parts
 
 
-def read_lists(lists: Iterable[Path], more: Sequence[str] = ()) -> Wanted:
-    """Merge lists. A line is `name`, or `name: folder …` for only these folders of a package; `#` starts a comment.
+def read_lists(lists: Iterable[tuple[Path, str]], more: Sequence[str] = ()) -> Wanted:
+    """Merge lists, given as path and text.
 
-    `-name` takes a package out that another list asks for; images.<name>.packages has the last word.
+    A line is `name`, or `name: folder …` for only these folders of a package; `#` starts a comment. `-name` takes a
+    package out that another list asks for; images.<name>.packages has the last word.
     """
     names: set[str] = set()
     unwanted: set[str] = set()
     parts: dict[str, tuple[str, ...]] = {}
-    for path in lists:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for path, content in lists:
+        for number, line in enumerate(content.splitlines(), 1):
             text = line.partition("#")[0].strip()
             if not text:
                 continue

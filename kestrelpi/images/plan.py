@@ -97,7 +97,8 @@ def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = 
     found = resolve(lists)
     for one in found.values():
         packages.check_list_name(one.name, one.path)
-    wanted = packages.read_lists((one.path for one in found.values()), chosen.packages)
+    texts = ((one.path, scripts.render(one, settings).decode()) for one in found.values())
+    wanted = packages.read_lists(texts, chosen.packages)
     node_overlay = resolve(overlay_layers(paths, "node", modules, image))
     initramfs = resolve(overlay_layers(paths, "initramfs", modules, image))
     chain = _Chain(paths, image)

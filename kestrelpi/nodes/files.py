@@ -19,6 +19,7 @@ from kestrelpi.images.modules import Enabled, module_uids, of_image
 from kestrelpi.images.overrides import Resolved, resolve
 from kestrelpi.images.sources import overlay_layers
 from kestrelpi.nodes.identity import Secrets, machine_id
+from kestrelpi.nodes.kept import KeptThings
 from kestrelpi.nodes.module_secrets import of_modules
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
@@ -107,7 +108,10 @@ class RuntimeFiles:
         """What the modules of the node's image share with it, such as the Munge key."""
         found = self._sources(node).modules
         uids = module_uids(found)
-        return {
+        own = {}
+        if any(module.manifest.kept for module in found):
+            own["etc/kestrelpi/kept.key"] = Member(f"{self.secrets.kept_key(node.mac)}\n".encode(), 0o400)
+        return own | {
             declared.path.lstrip("/"): Member(content, int(declared.mode, 8), uid=uid, gid=uid)
             for _, _, declared, content in of_modules(self.paths, found)
             for uid in (uids.get(declared.owner, 0),)
@@ -128,6 +132,7 @@ class RuntimeFiles:
             "lab": self.paths.root != Path("/"),
             "node": node,
             "nodes": self.registry.nodes,
+            "members": KeptThings(self.paths, config, self.registry).members,
             "config": config,
             "cluster": Cluster(config.cluster, config.network.domain, str(config.listen)),
         }

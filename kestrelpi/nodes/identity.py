@@ -131,6 +131,10 @@ class Secrets:
             raise TokenRefused(f"the token is {now - issued:.0f} s old; it was good for {TOKEN_LIFE} s")
         return Token(mac, issued, nonce)
 
+    def kept_key(self, mac: str) -> str:
+        """What a node proves itself with when it leaves something with us or asks for it: 32 hex digits of its own."""
+        return hmac.new(self._token_key, f"kestrelpi kept\0{mac}".encode(), hashlib.sha256).hexdigest()[:32]
+
     def _sign(self, mac: str, issued: str, nonce: str) -> str:
         text = f"kestrelpi boot token\0{mac}\0{issued}\0{nonce}"
         return hmac.new(self._token_key, text.encode(), hashlib.sha256).hexdigest()[:32]

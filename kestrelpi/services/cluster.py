@@ -20,7 +20,7 @@ from kestrelpi.images.modules import Module
 from kestrelpi.nodes.module_secrets import of_modules
 from kestrelpi.run import run
 from kestrelpi.services.module_files import Frontend
-from kestrelpi.services.supervise import POLL, Supervised, make_folder, user_ids
+from kestrelpi.services.supervise import POLL, Supervised, make_folder, make_folders, user_ids
 from kestrelpi.users.shared import publish
 
 log = logging.getLogger("kestrelpi")
@@ -103,6 +103,7 @@ class ClusterServices:
 
     async def _start(self, frontend: Frontend, module: Module, service: Service, again: bool) -> None:
         if self.systemd:
+            make_folders(frontend.child(module, service))
             await command(["systemctl", "restart" if again else "start", service.unit])
         elif service.name in self.children:
             await self.children[service.name].restart()

@@ -29,6 +29,8 @@ log = logging.getLogger("kestrelpi")
 
 BODY_LIMIT = 4096
 """Bytes of a report that are read."""
+KEPT_LIMIT = 16 * 2**20
+"""Bytes that a node can leave with us at once: a swarm's manager leaves its log of services, compressed."""
 
 
 def application(api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Callable[[], str]) -> Starlette:
@@ -50,6 +52,13 @@ def application(api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Cal
         archive = api.runtime_archive(client(request), request.query_params.get("token", ""))
         return Response(archive, media_type="application/x-tar")
 
+    async def kept(request: Request) -> Response:
+        asked = (client(request), bearer(request), request.path_params["module"], request.path_params["name"])
+        if request.method == "POST":
+            api.keep(*asked, await body(request, KEPT_LIMIT))
+            return Response(status_code=204)
+        return Response(api.kept(*asked), media_type="application/octet-stream")
+
     async def show_status(request: Request) -> Response:
         return JSONResponse(status())
 
@@ -65,6 +74,7 @@ def application(api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Cal
         Route("/v1/stage/{stage}", stage, methods=["POST"]),
         Route("/v1/boot", boot),
         Route("/v1/runtime", runtime),
+        Route("/v1/kept/{module}/{name}", kept, methods=["GET", "POST"]),
         Route("/v1/status", show_status),
         Route("/metrics", show_metrics),
     ]
@@ -96,14 +106,20 @@ def said(request: Request) -> Identity:
     )
 
 
-async def body(request: Request) -> bytes:
-    """The request's body up to BODY_LIMIT; Refused when it is longer."""
-    content = b""
+async def body(request: Request, limit: int = BODY_LIMIT) -> bytes:
+    """The request's body; Refused when it is longer than `limit`."""
+    content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > BODY_LIMIT:
-            raise Refused(413, "the report is too long")
-    return content
+        if len(content) > limit:
+            raise Refused(413, f"the body is longer than {limit} bytes")
+    return bytes(content)
+
+
+def bearer(request: Request) -> str:
+    """The key that a node shows (RFC 6750 section 2.1); empty when it shows none."""
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if kind.lower() == "bearer" and key.isascii() else ""
 
 
 class HttpServer(uvicorn.Server):

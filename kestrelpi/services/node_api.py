@@ -8,6 +8,7 @@ loader has fetched a command line since the last delivery. docs/explanation/secu
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from kestrelpi.nodes.boots import BootLog, Stage
 from kestrelpi.nodes.identity import Secrets, TokenRefused
+from kestrelpi.nodes.kept import KeptThings, NotKept
 from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.sightings import Sightings
@@ -129,6 +131,36 @@ class NodeApi:
         self._delivered.add(mac)
         log.info("delivered the files of %s to %s (%s)", node.name, client.address, mac)
         return archive
+
+    def kept(self, client: Client, key: str, module: str, name: str) -> bytes:
+        """What a node's program left with us; empty: nothing yet."""
+        node = self._holder(client, key)
+        try:
+            return self._kept().read(node, module, name)
+        except NotKept as error:
+            raise Refused(403, str(error)) from error
+
+    def keep(self, client: Client, key: str, module: str, name: str, content: bytes) -> None:
+        """Take what a node's program leaves with us."""
+        node = self._holder(client, key)
+        try:
+            self._kept().write(node, module, name, content)
+        except NotKept as error:
+            raise Refused(403, str(error)) from error
+        log.info("%s left %s of the module %s: %d bytes", node.name, name, module, len(content))
+
+    def _kept(self) -> KeptThings:
+        here = self.directory
+        return KeptThings(here.paths, here.config, here.registry)
+
+    def _holder(self, client: Client, key: str) -> Node:
+        """The node that asks, if it has its own key, which came with its files at the boot."""
+        node = self.node_of(client)
+        if node is None:
+            raise Refused(403, f"{client.address} is no registered node")
+        if not hmac.compare_digest(key, self.secrets.kept_key(node.mac)):
+            raise Refused(403, f"this is not the key of {node.name}")
+        return node
 
     def node_of(self, client: Client) -> Node | None:
         """The node that asks, if it is registered."""

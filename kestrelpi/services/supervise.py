@@ -117,9 +117,7 @@ class Supervised:
 
     def _launch(self) -> None:
         child = self.child
-        uid, gid = (0, 0) if child.user == "root" else user_ids(child.user)
-        for folder in child.folders:
-            make_folder(folder, uid, gid)
+        make_folders(child)
         child.log.parent.mkdir(parents=True, exist_ok=True)
         with child.log.open("ab") as output:
             self._process = start(child.command, env=child.environment, output=output)
@@ -158,6 +156,13 @@ class Supervised:
             await asyncio.sleep(delay_after(failures))
             self.restarts += 1
             self._launch()
+
+
+def make_folders(child: Child) -> None:
+    """The folders of a service, owned by its user; raises UserError when there is no such user."""
+    uid, gid = (0, 0) if child.user == "root" else user_ids(child.user)
+    for folder in child.folders:
+        make_folder(folder, uid, gid)
 
 
 def make_folder(folder: Path, uid: int, gid: int) -> None:

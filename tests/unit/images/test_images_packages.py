@@ -14,7 +14,7 @@ from kestrelpi.images.packages import apt_config, read_lists
 def test_lists_are_merged_each_name_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("# comment\nhtop\nlibc6 # needed\n\nlinux-image-arm64/trixie-backports\n")
     (tmp_path / "b").write_text("htop\nraspi-firmware: /usr/lib/raspi-firmware/ usr/share/x\n")
-    wanted = read_lists([tmp_path / "a", tmp_path / "b"], ["g++"])
+    wanted = read_lists([(path, path.read_text()) for path in (tmp_path / "a", tmp_path / "b")], ["g++"])
     assert wanted.names == ("g++", "htop", "libc6", "linux-image-arm64/trixie-backports")
     assert wanted.parts == {"raspi-firmware": ("usr/lib/raspi-firmware", "usr/share/x")}
     assert wanted.fields == {
@@ -29,9 +29,8 @@ def test_lists_are_merged_each_name_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["Htop", "two words", "-o=x", "a;rm", "../x"])
 def test_a_line_that_is_no_package_is_said_with_its_place(tmp_path: Path, line: str) -> None:
     path = tmp_path / "list"
-    path.write_text(f"# first\n{line}\n")
     with pytest.raises(UserError) as caught:
-        read_lists([path])
+        read_lists([(path, f"# first\n{line}\n")])
     assert caught.value.where == f"{path}:2"
 
 

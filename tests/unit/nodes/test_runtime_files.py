@@ -110,3 +110,14 @@ def test_an_undefined_name_is_an_error_with_the_file(paths: Paths) -> None:
 def test_a_path_that_ustar_cannot_hold() -> None:
     with pytest.raises(UserError, match="too long"):
         pack({"x" * 300: Member(b"")})
+
+
+def test_a_node_that_keeps_something_gets_its_key(paths: Paths) -> None:
+    module = paths.etc / "modules/herd"
+    (module / "overlay/runtime/etc").mkdir(parents=True)
+    (module / "module.yaml").write_text("name: herd\nkept: {own: {}}\n")
+    (module / "overlay/runtime/etc/herd.j2").write_text("{{ members('herd') | map(attribute='name') | join(' ') }}\n")
+    files = RuntimeFiles(paths, config.parse("images: {default: {modules: [herd]}}"), NODES)
+    found = unpack(files.archive(NODE))
+    assert found["etc/kestrelpi/kept.key"] == (0o400, f"{files.secrets.kept_key(MAC)}\n".encode())
+    assert found["etc/herd"] == (0o644, b"rpi1 rpi2\n")

@@ -156,3 +156,32 @@ def test_stages_are_recorded_and_checked(api: NodeApi) -> None:
 def test_the_store_is_the_real_one(api: NodeApi) -> None:
     found = api.directory.generation_for(NODE)
     assert isinstance(found, Generation) and found.id == GENERATION
+
+
+def keeping(api: NodeApi) -> str:
+    """Give the node's image a module that keeps something; returns the node's key."""
+    module = api.directory.paths.etc / "modules/herd"
+    module.mkdir(parents=True)
+    (module / "module.yaml").write_text("name: herd\nkept: {own: {}}\n")
+    api.directory.config = parse("images: {default: {modules: [herd]}}")
+    return api.secrets.kept_key(MAC)
+
+
+def test_a_node_leaves_something_and_has_it_back(api: NodeApi) -> None:
+    key = keeping(api)
+    assert api.kept(ROOT, key, "herd", "own") == b""
+    api.keep(ROOT, key, "herd", "own", b"what it is")
+    assert api.kept(ROOT, key, "herd", "own") == b"what it is"
+
+
+def test_what_a_node_left_is_for_its_key_alone(api: NodeApi) -> None:
+    key = keeping(api)
+    for wrong in ("", key[:-1], api.secrets.kept_key("dc:a6:32:00:00:02")):
+        with pytest.raises(Refused, match="not the key of rpi1"):
+            api.kept(ROOT, wrong, "herd", "own")
+        with pytest.raises(Refused, match="not the key of rpi1"):
+            api.keep(ROOT, wrong, "herd", "own", b"x")
+    with pytest.raises(Refused, match="no registered node"):
+        api.kept(Client("10.77.0.99", 700, "dc:a6:32:00:00:99"), key, "herd", "own")
+    with pytest.raises(Refused, match="keeps herd/other"):
+        api.kept(ROOT, key, "herd", "other")
