@@ -93,7 +93,7 @@ def _row(
         node=node,
         image=image,
         generation=node.pin or generations[image],
-        sighting=known.get(node.mac, Sighting(node.mac)),
+        sighting=known.get(node.mac) or Sighting(node.mac),
         boots=tuple(_boots(paths, node, whole)),
     )
 
