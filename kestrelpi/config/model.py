@@ -101,6 +101,9 @@ class Services:
 class Image:
     """One root system."""
 
+RootKind = Literal["squashfs", "nfs"]
+
+
     suite: Literal["bookworm", "trixie"] | None = None
     """Debian release; default: the frontend's own."""
     modules: tuple[str, ...] = ("openmp",)
@@ -113,6 +116,8 @@ class Image:
 
 @dataclass(frozen=True)
 class Group:
+    root: RootKind = "nfs"
+    """How nodes mount it: as compressed files from NFS, or as a folder over NFS."""
     """Nodes that share an image and options."""
 
     prefix: str = ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.files import fsync_folder, write_whole
+from kestrelpi.images.flatten import forget_origin
 
 DRAFT = ".new-"
 SMALL = 300
@@ -85,6 +86,7 @@ class Layers:
     def seal(self, draft: Draft, info: LayerInfo) -> None:
         """Give a finished draft its name: from here on it never changes."""
         remove_tree(draft.work)
+        forget_origin(draft.tree)
         write_whole(draft.folder / "layer.json", json.dumps(asdict(info), indent=1))
         sync_tree(draft.folder)
         draft.folder.rename(self.folder / draft.key)

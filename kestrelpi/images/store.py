@@ -34,6 +34,12 @@ class Generation:
     def boot(self) -> Path:
         return self.folder / "boot"
 
+    @property
+    def squashfs(self) -> Path | None:
+        """The folder with the root as squashfs files; None when it was built to be mounted as it is."""
+        folder = self.folder / "squashfs"
+        return folder if folder.is_dir() else None
+
     @cached_property
     def manifest(self) -> Manifest:
         return Manifest.read(self.folder / "manifest.json")

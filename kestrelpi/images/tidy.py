@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from kestrelpi.files import locked
+from kestrelpi.images import squashfs
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
@@ -47,4 +48,6 @@ def collect(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> 
             store.remove(generation)
         for key in rubbish.layers:
             layers.remove(key)
+        for path in squashfs.unused(layers):
+            path.unlink()
     return rubbish

@@ -22,6 +22,11 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
         "switch that server off here: docs/how-to/beside-another-dhcp-server.md",
     ),
     (
+        r"loop device|lacks loop|squashfs files|squashfs \S+ of",
+        "the compressed root can't be mounted: the kernel lacks a module, or a file of the generation is damaged",
+        "kestrelpi images build; or images.NAME.root: nfs",
+    ),
+    (
         r"mount.*(Connection refused|timed out|No route)",
         "the NFS server doesn't answer",
         "kestrelpi doctor (nfs-silent); open services.nfs.port (TCP) to the nodes",

@@ -127,6 +127,7 @@ def boot_variables(config: Config, node: Node | None, group: Group, generation: 
         "image": generation.image,
         "generation": generation.id,
         "root": str(generation.root),
+        "squashfs": str(generation.squashfs or ""),
         "server": str(config.listen),
         "http_port": config.services.http.port,
         "nfs_options": mount_options(config.services.nfs),

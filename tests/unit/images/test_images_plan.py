@@ -137,7 +137,7 @@ def test_an_initramfs_file_alone_asks_for_a_build(tmp_path: Path) -> None:
     extra.write_text("x")
     made = make_plan(tmp_path)
     assert all(step.cached for step in made.steps)
-    assert made.reasons == ["the initramfs's files changed"]
+    assert made.reasons == ["the initramfs's files or images.NAME.root changed"]
 
 
 def test_unknown_images_and_modules(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""The two files of a packed root, unpacked and stacked by the kernel's overlay driver, are the flattened root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kestrelpi.images import squashfs
+from kestrelpi.images.flatten import flatten
+from kestrelpi.images.layers import LayerInfo, Layers
+from kestrelpi.sandbox import Sandbox, view
+
+KEYS = ("bootstrap", "packages", "script", "overlay")
+MARK = "etc/.updated"
+LISTING = r"""
+find . -printf '%p %y %m %U %G %l %T@\n' | sed -E 's/[.][0-9]{10}$//' | sort
+find . -type f -exec sha256sum {} + -exec getcap {} + | sort
+"""
+"""What a node sees of each path. Times of folders too (systemd compares that of /usr with the mark); squashfs has whole
+seconds."""
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Layers:
+    """Four layers, the second a big one, with all that an upper layer can do to those below."""
+    made = Layers(tmp_path / "cache/layers")
+    made.folder.mkdir(parents=True)
+    for key in KEYS:
+        with made.draft(key) as draft:
+            globals()[f"fill_{key}"](draft.tree)
+            made.seal(draft, LayerInfo(key, "phase", key, {}))
+    return made
+
+
+def write(tree: Path, name: str, text: str = "") -> None:
+    path = tree / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text or f"{tree.parent.name} {name}")
+
+
+def fill_bootstrap(tree: Path) -> None:
+    for name in ("etc/keep", "etc/gone", "etc/back", "cut/deep/hidden", "turns/inside", "stays/sub/x", "usr/bin/ping"):
+        write(tree, name)
+    # a version 2 file capability (linux/capability.h): cap_net_raw, permitted and effective
+    os.setxattr(
+        tree / "usr/bin/ping", "security.capability", bytes.fromhex("01000002002000000000000000000000" + "00" * 4)
+    )
+
+
+def fill_packages(tree: Path) -> None:
+    write(tree, "usr/lib/big", "x" * squashfs.BIG)
+    write(tree, "etc/keep")
+    os.mknod(tree / "etc/gone", 0o20000, 0)
+    (tree / "cut").mkdir()
+    os.setxattr(tree / "cut", "trusted.overlay.opaque", b"y")
+    write(tree, "cut/new")
+
+
+def fill_script(tree: Path) -> None:
+    os.mknod(tree / "stays", 0o20000, 0)
+    (tree / "etc").mkdir()
+    os.mknod(tree / "etc/back", 0o20000, 0)
+    (tree / "cut").mkdir(mode=0o711)
+    os.chown(tree / "cut", 7, 8)
+    os.setxattr(tree / "cut", "trusted.overlay.opaque", b"y")
+    os.setxattr(tree / "cut", "trusted.overlay.origin", b"an inode of this machine")
+
+
+def fill_overlay(tree: Path) -> None:
+    write(tree, "turns", "a file now")
+    write(tree, "stays/new")
+    write(tree, "etc/back", "again")
+    os.link(tree / "etc/back", tree / "etc/back-too")
+
+
+class Packed:
+    """The flattened root of layers, and the folder of its packed form."""
+
+    def __init__(self, layers: Layers, folder: Path) -> None:
+        self.root, self.files, scratch = folder / "root", folder / "squashfs", folder / "scratch"
+        scratch.mkdir(parents=True)
+        flatten([layers.tree(key) for key in reversed(KEYS)], self.root)
+        (self.root / MARK).write_text("TIMESTAMP_NSEC=1\n")
+        os.utime(self.root / "etc", (5, 5))
+        squashfs.make(layers, KEYS, self.root, (MARK,), self.files, scratch)
+
+    def unpacked(self, into: Path) -> list[Path]:
+        """Both files as folders, the topmost first."""
+        found = [into / file.stem for file in sorted(self.files.iterdir(), reverse=True)]
+        for folder in found:
+            file = self.files / f"{folder.name}.squashfs"
+            subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", folder, file], check=True)
+        return found
+
+
+def listing(box: Sandbox, folder: Path) -> list[str]:
+    argv = box.plus(["cd", folder]).argv(["sh", "-c", LISTING])
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_stacked_they_are_the_root(layers: Layers, tmp_path: Path) -> None:
+    packed = Packed(layers, tmp_path / "one")
+    parts = packed.unpacked(tmp_path)
+    assert [part.name for part in parts] == ["20-changes", "10-base"]
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    stacked = listing(Sandbox().plus(view(parts, mounted)), mounted)
+    assert stacked == listing(Sandbox(), packed.root)
+    text = "\n".join(stacked)
+    assert "./usr/bin/ping cap_net_raw=ep" in text
+    assert "./etc/back-too" in text
+    assert "hidden" not in text
+    assert not (parts[0] / "usr").exists(), "nothing of the base is packed twice"
+
+
+def test_the_base_is_packed_once_and_kept_while_a_generation_has_it(layers: Layers, tmp_path: Path) -> None:
+    one, two = Packed(layers, tmp_path / "one"), Packed(layers, tmp_path / "two")
+    bases = [packed.files / squashfs.BASE for packed in (one, two)]
+    assert bases[0].samefile(bases[1])
+    assert squashfs.unused(layers) == []
+    for base in bases:
+        base.unlink()
+    assert len(squashfs.unused(layers)) == 1
+
+
+def test_a_base_made_again_is_packed_again(layers: Layers, tmp_path: Path) -> None:
+    old = (Packed(layers, tmp_path / "one").files / squashfs.BASE).read_bytes()
+    layers.remove("packages")
+    with layers.draft("packages") as draft:
+        fill_packages(draft.tree)
+        write(draft.tree, "usr/lib/newer")
+        layers.seal(draft, LayerInfo("packages", "phase", "packages", {}))
+    assert (Packed(layers, tmp_path / "two").files / squashfs.BASE).read_bytes() != old
+
+
+def test_the_same_layers_give_the_same_bytes(layers: Layers, tmp_path: Path) -> None:
+    one = Packed(layers, tmp_path / "one")
+    before = [file.read_bytes() for file in sorted(one.files.iterdir())]
+    for file in squashfs.folder_of(layers).iterdir():
+        file.unlink()
+    # a copy has other inode numbers, and is read in another order
+    copied = Layers(tmp_path / "copy/layers")
+    copied.folder.parent.mkdir()
+    subprocess.run(["cp", "-a", layers.folder, copied.folder], check=True)
+    two = Packed(copied, tmp_path / "copy/two")
+    os.utime(two.root, ns=(0, 0))
+    assert [file.read_bytes() for file in sorted(two.files.iterdir())] == before
