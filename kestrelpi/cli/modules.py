@@ -1,17 +1,23 @@
-"""`kestrelpi modules`: list, show, enable, disable."""
+"""`kestrelpi modules`: list, show, enable, disable, fetch."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from kestrelpi.cli.context import Context, pass_context
+from kestrelpi.cli.fetch_view import bring_all, show_wanted
 from kestrelpi.cli.table import print_table
 from kestrelpi.config import parse
 from kestrelpi.config.edit import set_modules
 from kestrelpi.errors import UserError
 from kestrelpi.files import write_whole
+from kestrelpi.images.fetch import from_folder, from_web
+from kestrelpi.images.fetched import Fetched, of_images, of_module
+from kestrelpi.images.fetched import folder as cache_folder
 from kestrelpi.images.modules import Module, available, of_image
-from kestrelpi.images.options import text_of
+from kestrelpi.images.options import text_of, values
 
 
 @click.group()
@@ -72,6 +78,45 @@ def enable(ctx: Context, name: str, image: str) -> None:
 def disable(ctx: Context, name: str, image: str) -> None:
     """Take a module from an image."""
     _change(ctx, name, image, False)
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Take the files from this folder, such as a USB stick, not from the web.",
+)
+@click.option("--plan", "only_plan", is_flag=True, help="Only say what is wanted and what is there.")
+@pass_context
+def fetch(ctx: Context, names: tuple[str, ...], folder: Path | None, only_plan: bool) -> None:
+    """Bring files that modules need and Debian doesn't have; each must have its SHA-256."""
+    wanted = _wanted(ctx, names)
+    if only_plan:
+        show_wanted(ctx, wanted)
+        return
+    if not wanted and not ctx.json:
+        ctx.say("no enabled module needs a file that Debian doesn't have")
+    bring_all(ctx, wanted, from_folder(folder) if folder else from_web)
+
+
+def _wanted(ctx: Context, names: tuple[str, ...]) -> list[Fetched]:
+    """What the modules called `names` fetch (all modules of the images, without names), as the images' options say; a
+    module that no image has, as its defaults say."""
+    found = of_images(ctx.paths, ctx.config)
+    if not names:
+        return found
+    chosen = [one for one in found if one.module in names]
+    for name in names:
+        module = _find(ctx, name)
+        if not module.manifest.fetch:
+            raise UserError(f"the module {name} fetches nothing")
+        if not any(one.module == name for one in found):
+            defaults = values(module.manifest.options, {})
+            chosen += of_module(module, defaults, cache_folder(ctx.paths, ctx.config)).values()
+    return chosen
 
 
 def _change(ctx: Context, name: str, image: str, on: bool) -> None:

@@ -17,7 +17,8 @@ from kestrelpi import run
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
-from kestrelpi.images import binfmt, bootdir, mirror, scaffold, steps, versions
+from kestrelpi.images import binfmt, bootdir, mirror, scaffold, squashfs, steps, versions
+from kestrelpi.images.fetched import verify_all
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import DRAFT, Draft, LayerInfo, Layers, remove_tree, sync_tree
 from kestrelpi.images.manifest import BuildRecord, Manifest, StepRecord, installed_packages
@@ -70,6 +71,7 @@ def build(
         if not all(step.cached for step in todo.steps):
             preflight(paths, todo)
         started = time.monotonic()
+            verify_all(todo.to_verify)  # again when they are used: but then the build has run for a while
         with workshop(paths, todo, layers, watch) as shop:
             records = [run_step(todo, number, shop, paths, watch) for number in range(len(todo.steps))]
             return assemble(todo, layers, store, records, time.monotonic() - started, shop.folder, watch)

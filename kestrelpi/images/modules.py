@@ -164,6 +164,8 @@ def clashes(found: Enabled) -> Iterator[tuple[str, str]]:
         yield from _shared(owners, "set another port for one of them, or disable it")
     files = ((f"the file {name}", module) for module in found for name in sorted(module.files))
     yield from _shared(files, "disable one of them")
+    fetched = ((f"the fetched file {name}", module) for module in found for name in module.manifest.fetch)
+    yield from _shared(fetched, "disable one of them")
 
 
 def _shared(wanted: Iterable[tuple[str, Module]], fix: str) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from kestrelpi.config import Config
 from kestrelpi.errors import ConfigError
-from kestrelpi.images import keys, mirror, packages, scripts
+from kestrelpi.images import fetched, keys, mirror, packages, scripts
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.modules import Module, of_image, uid_variables
 from kestrelpi.images.overrides import Resolved, resolve, resolve_all
@@ -72,6 +72,18 @@ class BuildPlan:
     @property
     def reasons(self) -> list[str]:
         """Why a build is due, a line each; empty when it isn't."""
+    @property
+    def packages_fetched(self) -> list[fetched.Fetched]:
+        """Debian packages that modules fetch."""
+        return [one for one in self.settings.fetched.values() if one.package]
+
+    @property
+    def to_verify(self) -> list[fetched.Fetched]:
+        """What the steps that run will use of what modules fetch."""
+        running = [step for step in self.steps if not step.cached]
+        debs = self.packages_fetched if any(step.kind == "packages" for step in running) else []
+        return [*debs, *(one for step in running if step.script for one in step.script.fetched)]
+
         found = [f"{step.phase} {step.name}: {step.stale}" for step in self.steps if not step.cached]
         if not found and not self.up_to_date:
             found = ["the initramfs's files changed" if self.current else "there is no generation yet"]
@@ -92,7 +104,9 @@ def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = 
     found_modules = of_image(paths, config, image)
     modules = found_modules.modules
     more = {**found_modules.variables(), **uid_variables(modules)}
-    settings = scripts.Settings(image, suite, config, paths, archives(paths, config), more, found_modules.options or {})
+    brought = fetched.of_modules(found_modules, fetched.folder(paths, config))
+    options = found_modules.options or {}
+    settings = scripts.Settings(image, suite, config, paths, archives(paths, config), more, options, brought)
     lists = script_layers(paths, "node", "packages", modules, image)
     found = resolve(lists)
     for one in found.values():
@@ -106,7 +120,8 @@ def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = 
     removed = []
     for phase in PHASES[1:]:
         if phase == "packages":
-            fields = {"recipe": RECIPE, "suite": suite, "arch": scripts.ARCH, **wanted.fields}
+            debs = {f"fetched {one.name}": one.required_sha256() for one in brought.values() if one.package}
+            fields = {"recipe": RECIPE, "suite": suite, "arch": scripts.ARCH, **wanted.fields, **debs}
             chain.add("packages", "apt", "packages", fields, paths=[one.path for one in found.values()])
             continue
         if phase == "configure":

@@ -11,14 +11,15 @@ from pathlib import Path
 from kestrelpi import templates
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
+from kestrelpi.images.fetched import Fetched, choose
 from kestrelpi.images.keys import hash_bytes, hash_path
-from kestrelpi.images.options import Values
+from kestrelpi.images.options import Values, variable
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.paths import Paths, data_dir
 
 NAME = re.compile(r"[0-9]{2}-[A-Za-z0-9][A-Za-z0-9._+-]*")
 CHROOT = ".chroot"
-DECLARATION = re.compile(r"^#\s*(needs|input):\s*(.*)$", re.M)
+DECLARATION = re.compile(r"^#\s*(needs|input|fetched):\s*(.*)$", re.M)
 ARCH = "arm64"
 
 
@@ -35,6 +36,8 @@ class Settings:
     """Variables of modules: KESTRELPI_<MODULE>_<OPTION>, KESTRELPI_UID_<USER>."""
     options: Mapping[str, Values] = field(default_factory=dict)
     """Module → option → value."""
+    fetched: Mapping[str, Fetched] = field(default_factory=dict)
+    """What the modules fetch, by name."""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -78,6 +81,8 @@ class Script:
     """The variables that it declared with `# needs:`."""
     inputs: Mapping[str, str]
     """Files that it declared with `# input:` → hash of their bytes."""
+    fetched: tuple[Fetched, ...] = ()
+    """Files that it declared with `# fetched:`."""
 
     @property
     def in_chroot(self) -> bool:
@@ -90,13 +95,21 @@ class Script:
             "script": hash_bytes(self.text),
             **{name: value for name, value in self.environment.items() if name not in PLACES},
             **{f"input {path}": value for path, value in self.inputs.items()},
+            **{f"fetched {one.name}": one.required_sha256() for one in self.fetched},
         }
+
+    @property
+    def places(self) -> dict[str, str]:
+        """KESTRELPI_FETCHED_<NAME>: where the script finds what it declared with `# fetched:`."""
+        base = FETCHED_IN_CHROOT if self.in_chroot else None
+        return {variable("fetched", one.name): str(base / one.name if base else one.path) for one in self.fetched}
 
 
 PLACES = ("KESTRELPI_ROOT", "KESTRELPI_CACHE", "KESTRELPI_DATA", "KESTRELPI_MODULE")
 """Where things lie: no part of a key, for the bytes that are read there are declared as inputs."""
 ROOT_PLACE = "KESTRELPI_ROOT"
 MODULE_IN_CHROOT = Path("/run/kestrelpi/module")
+FETCHED_IN_CHROOT = Path("/run/kestrelpi/fetched")
 
 
 def load(phase: str, resolved: Resolved, settings: Settings) -> Script:
@@ -114,7 +127,7 @@ def load(phase: str, resolved: Resolved, settings: Settings) -> Script:
     known = settings.variables | {ROOT_PLACE: "/" if in_chroot else "@ROOT@"}
     if resolved.module:
         known["KESTRELPI_MODULE"] = str(MODULE_IN_CHROOT if in_chroot else resolved.module)
-    needs = [name for kind, names in DECLARATION.findall(declared) if kind == "needs" for name in names.split()]
+    needs = _declared(declared, "needs")
     for name in needs:
         if name not in known:
             raise UserError(
@@ -123,15 +136,20 @@ def load(phase: str, resolved: Resolved, settings: Settings) -> Script:
                 fix=f"it may have: {', '.join(sorted(known))}",
             )
     places = known | ({"KESTRELPI_MODULE": str(resolved.module)} if resolved.module else {})
-    inputs = [word for kind, words in DECLARATION.findall(declared) if kind == "input" for word in words.split()]
     return Script(
         phase,
         resolved.name,
         resolved,
         text,
         {name: known[name] for name in needs},
-        {word: hash_path(input_path(word, resolved, places)) for word in inputs},
+        {word: hash_path(input_path(word, resolved, places)) for word in _declared(declared, "input")},
+        tuple(choose(settings.fetched, _declared(declared, "fetched"), str(resolved.path))),
     )
+
+
+def _declared(text: str, kind: str) -> list[str]:
+    """The words of all `# kind:` lines."""
+    return [word for found, words in DECLARATION.findall(text) if found == kind for word in words.split()]
 
 
 def check_name(resolved: Resolved) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kestrelpi import run
 from kestrelpi.errors import UserError
-from kestrelpi.images import packages, scaffold, scripts
+from kestrelpi.images import fetched, packages, scaffold, scripts
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import Draft, Layers, remove_tree
 from kestrelpi.images.plan import BuildPlan, Step
@@ -169,16 +169,17 @@ def install_packages(below: Sequence[str], draft: Draft, shop: Workshop, log: Pa
     with _scratch(shop) as scratch:
         config = scratch / "apt.conf"
         config.write_text(packages.apt_config(root, packages.frontend_acquire(), CHROOT_PATH))
-        stand_in = packages.make_stand_in(scratch)
+        fetched.verify_all(plan.packages_fetched)
+        files = [packages.make_stand_in(scratch), *(one.path for one in plan.packages_fetched)]
         box = whole_root(below, draft, shop, shop.scaffold.quiet).plus(
             *([bind(shop.archives, root / "var/cache/apt/archives"), bind(lists, root / "var/lib/apt/lists")]),
-            ["cp", stand_in, root / "tmp"],
+            ["cp", *files, root / "tmp"],
         )
         env = {**NONINTERACTIVE, "APT_CONFIG": str(config)}
         parts = plan.wanted.parts or {}
         commands = [
             ["apt-get", "update", "--error-on=any"],
-            ["apt-get", "dist-upgrade", *plan.wanted.names, str(root / "tmp" / stand_in.name)],
+            ["apt-get", "dist-upgrade", *plan.wanted.names, *(str(root / "tmp" / one.name) for one in files)],
             *(unpack for name, folders in parts.items() for unpack in _unpack_part(name, folders, scratch, shop)),
         ]
         whole = ["sh", "-euc", "\n".join(shlex.join(one) for one in commands)]
@@ -235,6 +236,7 @@ def copy_overlay(draft: Draft, shop: Workshop) -> None:
 
 def run_script(script: scripts.Script, below: Sequence[str], draft: Draft, shop: Workshop, log: Path) -> None:
     """Run a script with the variables that it declared, and nothing else."""
+    fetched.verify_all(script.fetched)
     with _scratch(shop) as scratch:
         program = scratch / script.name
         program.write_bytes(script.text)
@@ -244,7 +246,7 @@ def run_script(script: scripts.Script, below: Sequence[str], draft: Draft, shop:
             run.stream(command, log, line=shop.line)
         else:
             places = {"@ROOT@": str(shop.mount)}
-            env = {name: places.get(value, value) for name, value in script.environment.items()}
+            env = {name: places.get(value, value) for name, value in script.environment.items()} | script.places
             writable = [shop.mount, *([shop.archives] if "KESTRELPI_CACHE" in env else [])]
             command = shop.beside(bare_root(below, draft, shop), [program], *writable)
             run.stream(command, log, env=env, line=shop.line)
@@ -255,7 +257,11 @@ def _in_chroot(script: scripts.Script, program: Path, box: Sandbox, shop: Worksh
     box = box.plus(["mkdir", "-p", inside / "module"], ["cp", program, inside / script.name])
     if script.source.module:
         box = box.plus(["mount", "--bind", "-o", "ro", script.source.module, inside / "module"])
-    return box.chroot(shop.mount, [f"/run/kestrelpi/{script.name}"], {**NONINTERACTIVE, **script.environment})
+    for one in script.fetched:
+        target = shop.mount / str(scripts.FETCHED_IN_CHROOT / one.name).lstrip("/")
+        box = box.plus(["install", "-D", "/dev/null", target], ["mount", "--bind", "-o", "ro", one.path, target])
+    env = {**NONINTERACTIVE, **script.environment, **script.places}
+    return box.chroot(shop.mount, [f"/run/kestrelpi/{script.name}"], env)
 
 
 def foreign_programs(tree: Path) -> list[Path]:
