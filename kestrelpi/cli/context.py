@@ -34,7 +34,11 @@ class Context:
         click.echo(text, err=True)
 
     def document(self, value: Any) -> None:
-        """Print the one JSON document of `--json`."""
+        """Print the one JSON document of `--json`; a list has one element a line."""
+        if isinstance(value, list):  # 10,000 nodes: without `indent` json is in C, and three times as fast
+            text = ",\n".join(json.dumps(one, default=str) for one in value)
+            sys.stdout.write(f"[\n{text}\n]\n" if value else "[]\n")
+            return
         json.dump(value, sys.stdout, indent=2, default=str)
         sys.stdout.write("\n")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
@@ -11,24 +14,40 @@ from kestrelpi.finding import Finding, Severity
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.HINT: "blue"}
 
-WIDE = 1000
-"""Columns of a pipe: nothing is cut or wrapped there."""
+GAP = 2
+"""Columns between two cells."""
+NARROWEST = 8
+"""Columns that a cell keeps on a narrow terminal."""
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on standard output; colour only on a terminal and without NO_COLOR."""
-    from rich.console import Console  # slow to import, and not every command prints a table
-    from rich.table import Table
+    """Print a table on standard output, 10,000 rows in a blink. On a terminal cells that are too wide are folded and
+    the headings are bold, unless NO_COLOR is set; elsewhere values stay whole, a row a line.
+    """
+    every = [tuple(headings), *(tuple(cell or "-" for cell in row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    if sys.stdout.isatty():
+        _narrow(widths, shutil.get_terminal_size().columns)
+    lines = [line for row in every[1:] for line in _lines(row, widths)]
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for heading in _lines(every[0], widths):
+        click.echo(click.style(heading, bold=True) if bold else heading)
+    if lines:
+        click.echo("\n".join(lines))
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell or "-" for cell in row))
-    console.print(table)
+
+def _narrow(widths: list[int], columns: int) -> None:
+    """Take from the widest cells until all fit."""
+    while sum(widths) + GAP * (len(widths) - 1) > columns and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+
+
+def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    """A row, on as many lines as its highest cell needs."""
+    height = max(-(-len(cell) // width) for cell, width in zip(row, widths, strict=True)) if row else 0
+    for line in range(max(height, 1)):
+        parts = [cell[line * width : (line + 1) * width].ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield (" " * GAP).join(parts).rstrip()
 
 
 def ago(when: float, now: float | None = None) -> str:
