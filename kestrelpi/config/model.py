@@ -10,6 +10,9 @@ from typing import Literal
 
 from kestrelpi.config.values import AddressRange, Duration
 
+Model = Literal["3B", "3B+", "4B", "400", "CM4", "5", "500", "CM5"]
+"""Raspberry Pis that boot from the network with arm64."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -97,12 +100,12 @@ class Services:
     nfs: Nfs = field(default_factory=Nfs)
 
 
+RootKind = Literal["squashfs", "nfs"]
+
+
 @dataclass(frozen=True)
 class Image:
     """One root system."""
-
-RootKind = Literal["squashfs", "nfs"]
-
 
     suite: Literal["bookworm", "trixie"] | None = None
     """Debian release; default: the frontend's own."""
@@ -112,12 +115,12 @@ RootKind = Literal["squashfs", "nfs"]
     packages: tuple[str, ...] = ()
     """More Debian packages."""
     timezone: str = "Etc/UTC"
+    root: RootKind = "nfs"
+    """How nodes mount it: as compressed files from NFS, or as a folder over NFS."""
 
 
 @dataclass(frozen=True)
 class Group:
-    root: RootKind = "nfs"
-    """How nodes mount it: as compressed files from NFS, or as a folder over NFS."""
     """Nodes that share an image and options."""
 
     prefix: str = ""
@@ -127,6 +130,8 @@ class Group:
     """More kernel options."""
     config_txt: tuple[str, ...] = ()
     """More lines of config.txt."""
+    models: tuple[Model, ...] = ()
+    """Which Pis are in it: a generation that one of them couldn't boot is refused."""
 
 
 @dataclass(frozen=True)

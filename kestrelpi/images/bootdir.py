@@ -40,7 +40,7 @@ def build(root: Path, overlay: Mapping[str, Path], out: Path, cache: Path) -> Bo
     """
     out.mkdir()
     kernel = only_kernel(root)
-    compressed_kernel(root / "boot" / f"vmlinuz-{kernel}", cache, out / KERNEL)
+    compressed_kernel(kernel_image(root, kernel), cache, out / KERNEL)
     trees = device_trees(root, kernel)
     for tree in trees:
         shutil.copyfile(tree, out / tree.name)
@@ -54,7 +54,7 @@ def build(root: Path, overlay: Mapping[str, Path], out: Path, cache: Path) -> Bo
 
 def only_kernel(root: Path) -> str:
     """The version of the root's kernel; raises UserError when kernel and modules don't match one to one."""
-    images = sorted(path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*"))
+    images = sorted(kernel_images(root))
     modules = kmod.kernels(root)
     if len(images) == 1 and images == modules:
         return images[0]
@@ -64,6 +64,17 @@ def only_kernel(root: Path) -> str:
         where=str(root),
         fix="put one kernel package (linux-image-arm64) on the package lists",
     )
+
+
+def kernel_images(root: Path) -> dict[str, Path]:
+    """Version → kernel. Debian's lie in /boot up to Linux 6.18, beside their modules since."""
+    found = {path.parent.name: path for path in (root / "usr/lib/modules").glob("*/vmlinuz")}
+    return found | {path.name.removeprefix("vmlinuz-"): path for path in (root / "boot").glob("vmlinuz-*")}
+
+
+def kernel_image(root: Path, kernel: str) -> Path:
+    """The file of the kernel of this version; raises KeyError when there is none."""
+    return kernel_images(root)[kernel]
 
 
 def compressed_kernel(image: Path, cache: Path, out: Path) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 TRAILER = "TRAILER!!!"
+MAGIC = b"070701"
+HEADER = 110
+"""Bytes of a member's header: the magic and thirteen fields of eight hex digits."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,28 @@ def pack(entries: Mapping[str, Entry]) -> bytes:
     return b"".join(parts)
 
 
+def unpack(archive: bytes) -> dict[str, Entry]:
+    """The members of an archive by their paths; raises ValueError when it is none, or cut off."""
+    entries: dict[str, Entry] = {}
+    at = 0
+    while True:
+        header = archive[at : at + HEADER]
+        if header[:6] != MAGIC or len(header) < HEADER:
+            raise ValueError(f"no member of a cpio archive at byte {at}")
+        fields = [int(header[6 + 8 * number : 14 + 8 * number], 16) for number in range(13)]
+        mode, size, major, minor, name_size = fields[1], fields[6], fields[9], fields[10], fields[11]
+        name = archive[at + HEADER : at + HEADER + name_size - 1].decode()
+        start = at + _up_to_four(HEADER + name_size)
+        if name == TRAILER:
+            return entries
+        entries[name] = Entry(mode, archive[start : start + size], (major, minor))
+        at = start + _up_to_four(size)
+
+
+def _up_to_four(size: int) -> int:
+    return size + -size % 4
+
+
 def _parents(path: str) -> list[str]:
     words = path.split("/")[:-1]
     return ["/".join(words[: count + 1]) for count in range(len(words))]
@@ -61,7 +86,7 @@ def _member(number: int, path: str, entry: Entry) -> bytes:
     name = path.encode() + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     fields = (number, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
-    header = b"070701" + b"".join(b"%08X" % one for one in fields)
+    header = MAGIC + b"".join(b"%08X" % one for one in fields)
     return _padded(header + name) + _padded(entry.data)
 
 

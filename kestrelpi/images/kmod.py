@@ -120,11 +120,12 @@ def read_module(path: Path) -> bytes:
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes())
     if path.suffix == ".zst":
-        return _zstd(path)
+        return unzstd(path)
     return path.read_bytes()
 
 
-def _zstd(path: Path) -> bytes:
+def unzstd(path: Path) -> bytes:
+    """The content of a file that zstd packed; raises CommandFailed."""
     with tempfile.NamedTemporaryFile() as out:
         run.run(["zstd", "-dqf", path, "-o", out.name])
         return Path(out.name).read_bytes()

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kestrelpi.lab import configtxt
 from kestrelpi.lab.configtxt import ConfigTxt
 from kestrelpi.lab.failure import LED, BootFailure
 from kestrelpi.lab.identity import PiSpec
 from kestrelpi.lab.profiles import TftpTraits
-from kestrelpi.lab.tftp import Result, TftpClient, Transfer
+from kestrelpi.lab.tftp import Result, Transfer
 
 Keep = Callable[[str, Transfer], None]
 """Takes each transfer with the file's name without prefix."""
 HERE = (Result.GOT, Result.TRUNCATED)
 
 
+class Client(Protocol):
+    """Where files come from: a TftpClient, or a folder that is examined."""
+
+    @property
+    def traits(self) -> TftpTraits: ...
+
+    def get(self, path: str) -> Transfer: ...
+
+    def probe(self, path: str) -> Transfer: ...
+
+
 @dataclass
 class Files:
     """The files of one Pi: its prefix, and what came of each request."""
 
-    client: TftpClient
+    client: Client
     prefix: str
     keep: Keep
 

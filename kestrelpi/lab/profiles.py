@@ -248,6 +248,15 @@ PROFILES: Mapping[str, Profile] = {
         _PI5,
         replace(
             _PI5,
+            name="500",
+            model="Raspberry Pi 500 Rev 1.0",
+            revision=0xD04190,
+            dtb="bcm2712-rpi-500.dtb",
+            upstream_dtb="bcm2712-rpi-500.dtb",
+            filters=frozenset({"pi5", "pi500"}),
+        ),
+        replace(
+            _PI5,
             name="CM5",
             model="Raspberry Pi Compute Module 5 Rev 1.0",
             revision=0xD04180,
