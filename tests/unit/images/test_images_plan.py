@@ -130,6 +130,16 @@ def test_a_script_that_is_not_executable_stops_the_plan(tmp_path: Path) -> None:
         make_plan(tmp_path)
 
 
+def test_another_kind_of_root_asks_for_a_build_but_runs_no_step(tmp_path: Path) -> None:
+    kinds = [CONFIG.replace("packages: [htop]", f"packages: [htop], root: {kind}") for kind in ("nfs", "squashfs")]
+    pretend_built(tmp_path, make_plan(tmp_path, kinds[0]))
+    assert make_plan(tmp_path, kinds[0]).up_to_date
+    made = make_plan(tmp_path, kinds[1])
+    assert not made.up_to_date
+    assert all(step.cached for step in made.steps)
+    assert made.reasons == ["the initramfs's files or images.NAME.root changed"]
+
+
 def test_an_initramfs_file_alone_asks_for_a_build(tmp_path: Path) -> None:
     pretend_built(tmp_path, make_plan(tmp_path))
     extra = tmp_path / "etc/kestrelpi/overlays/initramfs/etc/mine"

@@ -131,6 +131,17 @@ def test_the_command_line_is_one_line_with_all_that_the_initramfs_needs(files: B
         assert word in words
 
 
+def test_a_root_that_was_packed_is_named_beside_the_folder(files: BootFiles) -> None:
+    """A cmdline.txt.j2 of the user's from before it was known still gives a root."""
+    assert "kestrelpi.squashfs" not in content(files.find("91cdf03d/cmdline.txt", "10.77.0.11"))
+    packed = files.paths.images / "default/generations" / NEW / "squashfs"
+    packed.mkdir()
+    words = content(files.find("91cdf03d/cmdline.txt", "10.77.0.11")).split()
+    assert f"kestrelpi.squashfs=10.77.0.1:{packed}" in words
+    assert f"kestrelpi.root=10.77.0.1:{packed.parent / 'root'}" in words
+    assert "kestrelpi.squashfs" not in content(files.find("cmdline.txt", "10.77.0.12")), "its pin has none"
+
+
 def test_config_txt_is_golden(files: BootFiles) -> None:
     text = content(files.find("91cdf03d/config.txt", "10.77.0.11"))
     assert len(text) < 4096
