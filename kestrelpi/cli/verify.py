@@ -36,7 +36,8 @@ def show(ctx: Context, site: Site) -> list[Result]:
         results.append(result)
         if not ctx.json:
             first, *rest = result.detail.splitlines() or [""]
-            click.echo(f"{'ok    ' if result.ok else 'FAILED'} {result.name:<12} {result.seconds:6.1f} s  {first}")
+            state = "-" if result.skipped else "ok" if result.ok else "FAILED"
+            click.echo(f"{state:<6} {result.name:<12} {result.seconds:6.1f} s  {first}")
             for line in rest:
                 click.echo(f"       {line}")
     return results

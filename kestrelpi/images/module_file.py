@@ -30,7 +30,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports that the module's services listen on, such as `6817/tcp`; `{{ options.port }}/tcp` is rendered."""
+    """Ports that the module's services listen on, such as `6817/tcp`; `{{ options.port }}/tcp` is rendered; an empty
+    one is none."""
 
     node: tuple[str, ...] = ()
     frontend: tuple[str, ...] = ()
@@ -145,7 +146,8 @@ class Frontend:
     """The module's side on the frontend."""
 
     packages: tuple[str, ...] = ()
-    """Debian packages that the frontend must have; a template that knows `options` and may be empty."""
+    """Debian packages that the frontend must have; templates that know `options` and `release`, the name
+    of the frontend's Debian. An empty one is none."""
     services: tuple[Service, ...] = ()
 
 

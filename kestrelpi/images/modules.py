@@ -10,6 +10,7 @@ from pathlib import Path
 from kestrelpi.config import Config
 from kestrelpi.config.locate import fail_at
 from kestrelpi.errors import ConfigError
+from kestrelpi.images import mirror
 from kestrelpi.images.module_file import MANIFEST, Manifest, read_manifest
 from kestrelpi.images.options import BadOption, Value, text_of, values, variable
 from kestrelpi.images.overrides import DOCUMENTATION, Layer, resolve
@@ -73,9 +74,10 @@ class Enabled:
         }
 
     def frontend_packages(self) -> list[str]:
-        """The Debian packages that the modules want on the frontend, each once."""
+        """The Debian packages that the modules want on the frontend, each once; `release` is the frontend's own."""
+        release = mirror.release()
         found = (
-            render_text(package, {"options": self.values(module.name)})
+            render_text(package, {"options": self.values(module.name), "release": release})
             for module in self
             for package in module.manifest.frontend.packages
         )
@@ -84,7 +86,8 @@ class Enabled:
     def ports(self, module: Module, side: str) -> list[str]:
         """The ports of a module's services on `side` (node or frontend), such as `6817/tcp`."""
         declared: tuple[str, ...] = getattr(module.manifest.ports, side)
-        return [render_text(text, {"options": self.values(module.name)}) for text in declared]
+        found = (render_text(text, {"options": self.values(module.name)}) for text in declared)
+        return [port for port in found if port]
 
 
 def available(paths: Paths, data: Path | None = None) -> dict[str, Module]:

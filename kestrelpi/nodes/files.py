@@ -19,7 +19,6 @@ from kestrelpi.images.modules import Enabled, module_uids, of_image
 from kestrelpi.images.overrides import Resolved, resolve
 from kestrelpi.images.sources import overlay_layers
 from kestrelpi.nodes.identity import Secrets, machine_id
-from kestrelpi.nodes.kept import KeptThings
 from kestrelpi.nodes.module_secrets import of_modules
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
@@ -117,6 +116,10 @@ class RuntimeFiles:
             for uid in (uids.get(declared.owner, 0),)
         }
 
+    def members(self, module: str) -> list[Node]:
+        """The nodes whose image has `module`, in natural order of their names."""
+        return [node for node in self.registry if module in self._sources(node).modules]
+
     def overlay(self, node: Node) -> dict[str, Member]:
         """The files of `overlays/runtime` that are in force for the node's image; one of them replaces an identity file
         of the same name."""
@@ -132,7 +135,7 @@ class RuntimeFiles:
             "lab": self.paths.root != Path("/"),
             "node": node,
             "nodes": self.registry.nodes,
-            "members": KeptThings(self.paths, config, self.registry).members,
+            "members": self.members,
             "config": config,
             "cluster": Cluster(config.cluster, config.network.domain, str(config.listen)),
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.files import write_whole
-from kestrelpi.images.modules import of_image
+from kestrelpi.images.modules import Enabled, of_image
 from kestrelpi.nodes import module_secrets
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
@@ -24,12 +24,13 @@ class NotKept(ValueError):
 
 
 class KeptThings:
-    """For one state of configuration and registry."""
+    """For one state of configuration, registry and modules: short-lived, so that an edited module is in force soon."""
 
     def __init__(self, paths: Paths, config: Config, registry: Registry) -> None:
         self.paths = paths
         self.config = config
         self.registry = registry
+        self._modules: dict[str, Enabled] = {}
 
     def read(self, node: Node, module: str, name: str) -> bytes:
         """What `node` may read; empty: nothing has been left yet. Raises NotKept."""
@@ -48,7 +49,7 @@ class KeptThings:
 
     def _writer(self, node: Node, module: str, name: str) -> str:
         """The one node that writes it; empty: each node its own."""
-        modules = of_image(self.paths, self.config, node.image_of(self.config))
+        modules = self._of_image(node.image_of(self.config))
         for one in modules:
             if one.name == module and name in one.manifest.kept:
                 variables = {"options": modules.values(module), "members": self.members(module)}
@@ -62,5 +63,9 @@ class KeptThings:
 
     def members(self, module: str) -> list[Node]:
         """The nodes whose image has `module`, in natural order of their names."""
-        images = {name for name in self.config.images if module in of_image(self.paths, self.config, name)}
-        return [node for node in self.registry if node.image_of(self.config) in images]
+        return [node for node in self.registry if module in self._of_image(node.image_of(self.config))]
+
+    def _of_image(self, image: str) -> Enabled:
+        if image not in self._modules:
+            self._modules[image] = of_image(self.paths, self.config, image)
+        return self._modules[image]

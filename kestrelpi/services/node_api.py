@@ -16,6 +16,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.nodes.files import FRESH
 from kestrelpi.nodes.identity import Secrets, TokenRefused
 from kestrelpi.nodes.kept import KeptThings, NotKept
 from kestrelpi.nodes.models import Identity
@@ -77,6 +78,7 @@ class NodeApi:
         self._due: dict[str, str] = {}
         """MACs that a delivery is due to, with the token that was given out for it."""
         self._delivered: set[str] = set()
+        self._things: tuple[float, KeptThings | None] = (0.0, None)
 
     def arm(self, mac: str) -> None:
         """The boot loader of `mac` fetched its command line: a boot begins, one delivery is due."""
@@ -150,8 +152,14 @@ class NodeApi:
         log.info("%s left %s of the module %s: %d bytes", node.name, name, module, len(content))
 
     def _kept(self) -> KeptThings:
+        """A thousand nodes that ask at once don't have the modules read a thousand times."""
         here = self.directory
-        return KeptThings(here.paths, here.config, here.registry)
+        made, things = self._things
+        old = not 0 <= self.clock() - made < FRESH
+        if old or things is None or (things.config, things.registry) != (here.config, here.registry):
+            things = KeptThings(here.paths, here.config, here.registry)
+            self._things = (self.clock(), things)
+        return things
 
     def _holder(self, client: Client, key: str) -> Node:
         """The node that asks, if it has its own key, which came with its files at the boot."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.registry import Node
 from kestrelpi.users.registry import load
-from kestrelpi.verify.site import CheckFailed, Site
+from kestrelpi.verify import containers
+from kestrelpi.verify.site import FIBO, FIBO_IS, CheckFailed, Site
 
-FIBO, FIBO_IS = 40, "102334155"
 MOST_OFF = 1.0
 """Seconds that a clock may differ from the frontend's; Munge refuses 300."""
 IDLE_WITHIN = 60.0
@@ -40,12 +40,15 @@ class Result:
     ok: bool
     seconds: float
     detail: str
+    skipped: bool = False
+    """It wasn't run; `detail` says why, `ok` is true."""
 
 
 def carry_out(checks: tuple[Check, ...], site: Site) -> Iterator[Result]:
-    """Run the checks that concern `site`, one after the other, until a vital one fails."""
+    """Run the checks that concern `site`, one after the other, until a vital one fails; of the others say why not."""
     for check in checks:
         if not site.with_module(check.module):
+            yield Result(check.name, True, 0.0, f"no node's image has the module {check.module}", skipped=True)
             continue
         began = time.monotonic()
         try:
@@ -165,4 +168,6 @@ CHECKS = (
     Check("slurm nodes", slurm_nodes, "slurm"),
     Check("srun", srun, "slurm"),
     Check("mpi", mpi, "openmpi"),
+    Check("container", containers.container, "docker"),
+    Check("swarm", containers.swarm, "swarm"),
 )

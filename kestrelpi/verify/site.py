@@ -18,6 +18,8 @@ from kestrelpi.run import run
 
 T = TypeVar("T")
 
+FIBO, FIBO_IS = 40, "102334155"
+"""What the checks have computed."""
 TIMEOUT = 300.0
 """Seconds that one command of a check may take: an emulated Pi on a busy machine is slow."""
 AT_ONCE = 16

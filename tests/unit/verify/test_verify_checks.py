@@ -111,7 +111,7 @@ def test_mpi_must_run_on_two_nodes_as_one_job(tmp_path: Path) -> None:
             checks.mpi(told(tmp_path, {"srun": wrong}))
 
 
-def test_only_checks_of_enabled_modules_run(tmp_path: Path) -> None:
+def test_only_checks_of_enabled_modules_run_and_the_others_say_why(tmp_path: Path) -> None:
     ran: list[str] = []
 
     def check(name: str, module: str) -> Check:
@@ -119,7 +119,9 @@ def test_only_checks_of_enabled_modules_run(tmp_path: Path) -> None:
 
     some = (check("a", ""), check("b", "slurm"), check("c", "openmpi"))
     results = list(carry_out(some, told(tmp_path, {}, "slurm")))
-    assert [result.name for result in results] == ran == ["a", "b"]
+    assert [result.name for result in results if not result.skipped] == ran == ["a", "b"]
+    assert results[2].skipped
+    assert results[2].detail == "no node's image has the module openmpi"
     assert all(result.ok for result in results)
 
 
