@@ -29,7 +29,7 @@ class AddressRange:
         return found
 
     def __contains__(self, address: IPv4Address) -> bool:
-        return self.first <= address <= self.last
+        return int(self.first) <= int(address) <= int(self.last)  # a third of the time: it is asked for 10,000 nodes
 
     def __iter__(self) -> Iterator[IPv4Address]:
         return (IPv4Address(number) for number in range(int(self.first), int(self.last) + 1))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from kestrelpi.config import Config
+
+REMEMBERED = 16384
+"""Nodes whose sort key, line and text are kept: a registry is read again whenever one of its lines has changed."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Node:
         return self.image or config.groups[self.group].image
 
 
+@lru_cache(REMEMBERED)
 def natural(name: str) -> tuple[tuple[str, int], ...]:
     """A sort key that puts rpi2 before rpi10."""
     return tuple((text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name))

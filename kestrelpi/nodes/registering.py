@@ -15,6 +15,7 @@ from kestrelpi.nodes.finding import find_group, find_image
 from kestrelpi.nodes.leases import Lease
 from kestrelpi.nodes.registry import Node, Registry, edit
 from kestrelpi.nodes.sightings import Sighting
+from kestrelpi.nodes.vacancies import Vacancies
 from kestrelpi.paths import Paths
 
 SERIAL_WAIT = 3.0
@@ -158,10 +159,11 @@ class Registrar:
             before = change.registry
             change.registry = learn(before, known)
             events += [Learned(node) for node in change.registry if node != before.by_name[node.name]]
+            vacant = Vacancies(change.registry, self.config, self.config.prefix(self.group), held)
             for one in ready:
                 if one.lease.mac in change.registry.by_mac:
                     continue  # another command was quicker
-                registered = admit(change.registry, self.config, self.group, self.image, one, held)
+                registered = admit(change.registry, self.config, self.group, self.image, one, vacant)
                 change.registry = change.registry.with_node(registered.node)
                 events.append(registered)
         return events
@@ -175,11 +177,8 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
-def admit(
-    registry: Registry, config: Config, group: str, image: str, one: Candidate, held: Mapping[str, Lease]
-) -> Registered:
+def admit(registry: Registry, config: Config, group: str, image: str, one: Candidate, vacant: Vacancies) -> Registered:
     """The node that a Pi becomes: the group's first free name, the first free address."""
-    taken = {lease.address for lease in held.values() if lease.mac != one.lease.mac}
     serial, warning = one.sighting.serial, ""
     if serial and serial in registry.by_serial:
         other = registry.by_serial[serial]
@@ -194,33 +193,15 @@ def admit(
             f"kestrelpi nodes remove {other.name}",
         )
     node = Node(
-        name=free_name(registry, config.prefix(group)),
+        name=vacant.name(),
         mac=one.lease.mac,
         group=group,
-        address=own if config.services.dhcp.proxy else free_address(registry, config, taken),
+        address=own if config.services.dhcp.proxy else vacant.address(own),
         serial=serial,
         model=one.sighting.model,
         image="" if image == config.groups[group].image else image,
     )
     return Registered(node, warning)
-
-
-def free_name(registry: Registry, prefix: str) -> str:
-    number = 1
-    while f"{prefix}{number}" in registry.by_name:
-        number += 1
-    return f"{prefix}{number}"
-
-
-def free_address(registry: Registry, config: Config, taken: set[IPv4Address]) -> IPv4Address:
-    """The lowest address of network.nodes that is no node's and that nobody else has a lease for."""
-    for address in config.node_addresses:
-        if address not in registry.by_address and address not in taken:
-            return address
-    raise UserError(
-        f"no address is free in network.nodes ({config.node_addresses})",
-        fix="widen network.nodes in the configuration, or remove nodes: kestrelpi nodes remove NAME",
-    )
 
 
 def learn(registry: Registry, known: Mapping[str, Sighting]) -> Registry:

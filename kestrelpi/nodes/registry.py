@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,18 @@ class Registry:
         others = self.without(node.name) if node.name in self.by_name else self
         for what, other in _clashes(node, others):
             raise UserError(f"{what} is already {other.name}'s", fix=f"see: kestrelpi nodes show {other.name}")
-        return Registry.of((*others.nodes, node))
+        return others._with_new(node)
+
+    def _with_new(self, node: Node) -> Registry:
+        """This registry and one more node. Copies the maps: a thousand Pis are registered at once, among 10,000."""
+        at = bisect(self.nodes, natural(node.name), key=lambda one: natural(one.name))
+        new = Registry((*self.nodes[:at], node, *self.nodes[at:]))
+        maps = new.__dict__  # where cached_property looks
+        maps["by_name"] = {**self.by_name, node.name: node}
+        maps["by_mac"] = {**self.by_mac, node.mac: node}
+        maps["by_address"] = {**self.by_address, node.address: node}
+        maps["by_serial"] = {**self.by_serial, node.serial: node} if node.serial else self.by_serial
+        return new
 
     def without(self, name: str) -> Registry:
         """This registry less one node; raises KeyError when there is none of that name."""
