@@ -104,7 +104,7 @@ class RuntimeFiles:
         }
 
     def secrets_of_modules(self, node: Node) -> dict[str, Member]:
-        """What the modules of the node's image share with it, such as the Munge key."""
+        """What the modules of the node's image share with it, such as the Munge key, or made for it alone."""
         found = self._sources(node).modules
         uids = module_uids(found)
         own = {}
@@ -112,7 +112,7 @@ class RuntimeFiles:
             own["etc/kestrelpi/kept.key"] = Member(f"{self.secrets.kept_key(node.mac)}\n".encode(), 0o400)
         return own | {
             declared.path.lstrip("/"): Member(content, int(declared.mode, 8), uid=uid, gid=uid)
-            for _, _, declared, content in of_modules(self.paths, found)
+            for _, _, declared, content in of_modules(self.paths, found, node.name)
             for uid in (uids.get(declared.owner, 0),)
         }
 

@@ -16,15 +16,15 @@ def folder(paths: Paths) -> Path:
     return paths.secrets / "modules"
 
 
-def secret(paths: Paths, module: Module, name: str) -> bytes:
-    """The bytes of the secret `name` of a module.
+def secret(paths: Paths, module: Module, name: str, node: str = "") -> bytes:
+    """The bytes of the secret `name` of a module; `node`: whose, where each node has its own.
 
     One that the frontend already has at the secret's own path (Debian's munge makes a key when it is installed, and a
     cluster that is older than kestrelpi has one) is taken over, so that what runs goes on running.
     """
-    path = folder(paths) / module.name / name
+    path = folder(paths) / module.name / (f"{name}.d/{node}" if node else name)
     if not path.exists():
-        for one in (paths.secrets, folder(paths), path.parent):
+        for one in (paths.secrets, folder(paths), folder(paths) / module.name, path.parent):
             one.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(folder(paths) / "lock", "the folder of secrets"):
             if not path.exists():
@@ -39,12 +39,20 @@ def keep(paths: Paths, module: str, name: str, content: bytes) -> None:
     write_whole(path, content, mode=0o600)
 
 
-def of_modules(paths: Paths, modules: Enabled) -> Iterator[tuple[Module, str, Secret, bytes]]:
-    """Every secret of the modules that lies somewhere on a machine."""
+def of_modules(paths: Paths, modules: Enabled, node: str = "") -> Iterator[tuple[Module, str, Secret, bytes]]:
+    """Every secret of the modules that lies somewhere on the frontend; on the node called so, if one is given."""
     for module in modules:
         for name, declared in module.manifest.secrets.items():
-            if declared.path:
-                yield module, name, declared, secret(paths, module, name)
+            if declared.path and (node or not declared.per_node):
+                yield module, name, declared, _content(paths, module, name, node)
+
+
+def _content(paths: Paths, module: Module, name: str, node: str) -> bytes:
+    declared = module.manifest.secrets[name]
+    better = paths.root / declared.published.lstrip("/")
+    if node and declared.published and better.is_file() and better.stat().st_size:
+        return better.read_bytes()
+    return secret(paths, module, name, node if declared.per_node else "")
 
 
 def _first(paths: Paths, declared: Secret) -> bytes:

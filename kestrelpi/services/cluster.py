@@ -30,6 +30,8 @@ SETTLE = 1.0
 RETRY = 30.0
 """Seconds before a service that didn't start is tried again."""
 RELOAD_TRIES = 10
+UNITS = "overlay/frontend/etc/systemd/"
+"""Files of a module that systemd must read anew when they changed."""
 COMMAND_TIMEOUT = 60.0
 """Seconds that systemctl or a reload command may take."""
 
@@ -102,6 +104,7 @@ class ClusterServices:
             self.running.add(service.name)
 
     async def _start(self, frontend: Frontend, module: Module, service: Service, again: bool) -> None:
+        await asyncio.to_thread(frontend.verify, module, service)
         if self.systemd:
             make_folders(frontend.child(module, service))
             await command(["systemctl", "restart" if again else "start", service.unit])

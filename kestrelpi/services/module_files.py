@@ -9,6 +9,8 @@ from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.images import modules
+from kestrelpi.images.fetched import Fetched, choose, of_module, own_arch, verify_all
+from kestrelpi.images.fetched import folder as fetched_folder
 from kestrelpi.images.module_file import Service
 from kestrelpi.images.modules import Enabled, Module
 from kestrelpi.images.sources import frontend_overlay
@@ -72,7 +74,20 @@ class Frontend:
             "server": str(self.config.listen),
             "hostname": socket.gethostname().split(".")[0],
             "program": self.program,
+            "arch": own_arch(),
+            "fetched": self.fetched(module),
         }
+
+    def fetched(self, module: str) -> dict[str, Fetched]:
+        """What a module fetches, by name; nothing for the name of none."""
+        cache = fetched_folder(self.paths, self.config)
+        found = [of_module(one, self.enabled.values(module), cache) for one in self.enabled if one.name == module]
+        return found[0] if found else {}
+
+    def verify(self, module: Module, service: Service) -> None:
+        """Raise UserError unless the fetched files that the service uses are there and right."""
+        names = [render_text(name, self.variables(module.name)) for name in service.fetched]
+        verify_all(choose(self.fetched(module.name), names, f"{service.name} of the module {module.name}"))
 
     def files(self) -> list[File]:
         """Every file of the overlay, rendered; raises UserError when a template can't be."""
