@@ -25,13 +25,15 @@ from kestrelpi.frontend.changes import FileChange
 from kestrelpi.frontend.machine import Machine
 from kestrelpi.frontend.scripts import Variables, fingerprint, module_variables, run_scripts, variables
 from kestrelpi.images.build import Silent
-from kestrelpi.images.build import build as build_image
 from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.images.plan import plan as plan_image
 from kestrelpi.images.sources import frontend_scripts
+from kestrelpi.images.store import Generation
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths, data_dir
+from kestrelpi.releasing import making, trial
+from kestrelpi.releasing.outcome import Outcome
 from kestrelpi.run import run
 
 UNIT = "kestrelpi.service"
@@ -67,7 +69,14 @@ class BuiltImages(Silent):
 
     def build(self, image: str, force: bool) -> str:
         again = "configure" if force else ""
-        return build_image(self.paths, self.config, image, force=again, watch=self, where=self.where).id
+
+        def attempt(generation: Generation) -> Outcome:
+            return trial.attempt(self.paths, self.config, Path(self.where), generation, lambda text: None)
+
+        made = making.make(
+            self.paths, self.config, image, force=again, watch=self, where=self.where, attempt=attempt
+        )  # fmt: skip
+        return made.generation.id
 
     def done(self, record: StepRecord) -> None:
         if not record.cached:

@@ -10,11 +10,13 @@ from dataclasses import asdict
 import click
 
 from kestrelpi.cli.context import Context
+from kestrelpi.cli.release_view import print_flaw
 from kestrelpi.cli.table import print_table
 from kestrelpi.images.compare import Change, Difference
 from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.plan import BuildPlan, Step
 from kestrelpi.images.store import Generation
+from kestrelpi.releasing.making import Made
 
 MEGA = 1e6
 
@@ -95,8 +97,12 @@ def short(text: str, width: int = 60) -> str:
     return text if len(text) <= width else f"{text[:width]}…"
 
 
-def show_result(ctx: Context, generation: Generation, watch: Lines) -> None:
+def show_result(ctx: Context, made: Made, watch: Lines) -> None:
     """The end of a build."""
+    generation = made.generation
+    boots = f"is what the group {made.canary} boots" if made.canary else "is current"
+    for flaw in made.warnings:
+        print_flaw(flaw)
     seconds = round(time.monotonic() - watch.began, 2)
     if ctx.json:
         steps = [asdict(record) for record in watch.records]
@@ -105,6 +111,8 @@ def show_result(ctx: Context, generation: Generation, watch: Lines) -> None:
                 "image": generation.image,
                 "id": generation.id,
                 "changed": watch.changed,
+                "canary": made.canary,
+                "warnings": [flaw.document() for flaw in made.warnings],
                 "seconds": seconds,
                 "steps": steps,
             }
@@ -117,9 +125,9 @@ def show_result(ctx: Context, generation: Generation, watch: Lines) -> None:
                 for one in watch.records
             ],
         )
-        click.echo(f"{generation.image}: {generation.id} is current ({seconds:.1f} s)")
+        click.echo(f"{generation.image}: {generation.id} {boots} ({seconds:.1f} s)")
     else:
-        click.echo(f"{generation.image}: nothing changed, {generation.id} is current ({seconds:.1f} s)")
+        click.echo(f"{generation.image}: nothing changed, {generation.id} {boots} ({seconds:.1f} s)")
 
 
 def show_plan(ctx: Context, plan: BuildPlan) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from kestrelpi.cli.context import Context, pass_context
-from kestrelpi.errors import UserError
+from kestrelpi.errors import ExitStatus, UserError
 
 if TYPE_CHECKING:
     from kestrelpi.images.store import Generation
+    from kestrelpi.releasing.outcome import Outcome
 
 
 @click.group()
@@ -42,8 +44,8 @@ def _only_image(ctx: Context, name: str | None) -> str:
 def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_from: str | None) -> None:
     """Build what changed of the image NAME, and make the result the one that nodes boot."""
     from kestrelpi.cli import build_view
-    from kestrelpi.images import build as building
     from kestrelpi.images.plan import plan
+    from kestrelpi.releasing import making
 
     image = _only_image(ctx, name)
     where = str(ctx.config_path)
@@ -52,8 +54,10 @@ def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_fr
         return
     with build_view.watcher(ctx) as watch:
         phase = force_from or ("bootstrap" if force else "")
-        generation = building.build(ctx.paths, ctx.config, image, force=phase, watch=watch, where=where)
-    build_view.show_result(ctx, generation, watch)
+        made = making.make(
+            ctx.paths, ctx.config, image, force=phase, watch=watch, where=where, attempt=partial(_attempt, ctx)
+        )  # fmt: skip
+    build_view.show_result(ctx, made, watch)
 
 
 @command.command("list")
@@ -98,16 +102,71 @@ def diff(ctx: Context, name: str, old: str, new: str | None) -> None:
 @click.argument("id", required=False)
 @pass_context
 def rollback(ctx: Context, name: str, id: str | None) -> None:
-    """Make the generation ID the current one; default: the one before the current. Nodes get it when they boot."""
-    from kestrelpi.images.store import Store
+    """Give all nodes the generation ID at their next boot.
 
-    store = Store(ctx.paths)
-    generation = _generation(ctx, name, id) if id else _before_current(ctx, name)
-    store.switch(generation)
+    Default: take back what only the canary group has; else the generation before the current one.
+    """
+    from kestrelpi.releasing import making
+
+    generation = making.roll_back(ctx.paths, name, _generation(ctx, name, id) if id else None)
     if ctx.json:
         ctx.document({"image": name, "current": generation.id})
     else:
         click.echo(f"{name}: {generation.id} is current; nodes get it when they boot")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("id", required=False)
+@click.option("--untested", is_flag=True, help="Also one that has not passed its test.")
+@pass_context
+def publish(ctx: Context, name: str, id: str | None, untested: bool) -> None:
+    """Give all nodes the generation ID at their next boot; default: what the canary group has, else the newest."""
+    from kestrelpi.releasing import making
+
+    generation = making.to_publish(ctx.paths, ctx.config, name, id or "", untested)
+    making.publish(ctx.paths, generation)
+    if ctx.json:
+        ctx.document({"image": name, "current": generation.id})
+    else:
+        click.echo(f"{name}: {generation.id} is current; nodes get it when they boot")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("id", required=False)
+@pass_context
+def lint(ctx: Context, name: str, id: str | None) -> None:
+    """Check that a generation's parts belong together and that your Pis could boot it; status 1 if not."""
+    from kestrelpi.cli import release_view
+    from kestrelpi.releasing.lint import lint as examine
+
+    generation = _generation(ctx, name, id)
+    if release_view.show_flaws(ctx, generation, examine(ctx.paths, ctx.config, generation)):
+        raise SystemExit(ExitStatus.FAILED)
+
+
+@command.command()
+@click.argument("name")
+@click.argument("id", required=False)
+@pass_context
+def test(ctx: Context, name: str, id: str | None) -> None:
+    """Boot a generation on an emulated Pi and check it; default: the newest. Status 1 if it fails."""
+    from kestrelpi.cli import release_view
+    from kestrelpi.images.store import Store
+
+    newest = Store(ctx.paths).generations(name)[-1:]
+    generation = _generation(ctx, name, id or (newest[0].id if newest else None))
+    result = _attempt(ctx, generation)
+    release_view.show_outcome(ctx, generation, result)
+    if not result.passed:
+        raise SystemExit(ExitStatus.FAILED)
+
+
+def _attempt(ctx: Context, generation: Generation) -> Outcome:
+    from kestrelpi.releasing import trial
+
+    return trial.attempt(ctx.paths, ctx.config, ctx.config_path, generation, ctx.say)
 
 
 @command.command()
@@ -171,18 +230,6 @@ def _generation(ctx: Context, name: str, id: str | None) -> Generation:
             f"{name} has no generation yet", where=str(store.folder(name)), fix=f"kestrelpi images build {name}"
         )
     return current
-
-
-def _before_current(ctx: Context, name: str) -> Generation:
-    """What a rollback without an id goes back to."""
-    from kestrelpi.images.store import Store
-
-    store = Store(ctx.paths)
-    current = _generation(ctx, name, None)
-    earlier = [one for one in store.generations(name) if one.id < current.id]
-    if not earlier:
-        raise UserError(f"{name} has no generation before {current.id}", fix=f"kestrelpi images list {name}")
-    return earlier[-1]
 
 
 def _used(ctx: Context) -> set[tuple[str, str]]:

@@ -112,11 +112,11 @@ def _table(nodes: list[Node]) -> None:
     )
 
 
-def _current(ctx: Context, image: str) -> str:
-    """The id of the image's current generation; empty: not built."""
+def _offered(ctx: Context, image: str, group: str) -> str:
+    """The id of the generation that a group boots of an image; empty: not built."""
     from kestrelpi.images.store import Store
 
-    generation = Store(ctx.paths).current(image)
+    generation = Store(ctx.paths).offered(image, group, ctx.config)
     return generation.id if generation else ""
 
 
@@ -135,7 +135,7 @@ def list_(ctx: Context, group: str) -> None:
     registry = Registry.load(ctx.paths.registry, ctx.config)
     if group:
         registry = Registry(tuple(node for node in registry if node.group == group))
-    rows = overview.rows(ctx.paths, ctx.config, registry, lambda image: _current(ctx, image), whole=False)
+    rows = overview.rows(ctx.paths, ctx.config, registry, lambda image, of: _offered(ctx, image, of), whole=False)
     now = time.time()
     if ctx.json:
         ctx.document([{**row.document(), "finding": row.trouble(now)} for row in rows])
@@ -166,7 +166,7 @@ def show(ctx: Context, name: str, shown: int) -> None:
     """One node, with the timeline of its last boots and what is wrong with it."""
     registry = Registry.load(ctx.paths.registry, ctx.config)
     node = find_node(registry, name)
-    row = overview.rows(ctx.paths, ctx.config, Registry((node,)), lambda image: _current(ctx, image))[0]
+    row = overview.rows(ctx.paths, ctx.config, Registry((node,)), lambda image, of: _offered(ctx, image, of))[0]
     findings = row.findings(time.time())
     if ctx.json:
         found = {"findings": [one.document() for one in findings]}

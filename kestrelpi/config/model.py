@@ -104,6 +104,15 @@ RootKind = Literal["squashfs", "nfs"]
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """Where an image's kernel comes from."""
+
+    package: str = "linux-image-arm64"
+    suite: str = ""
+    """Debian suite that has it; default: the image's. trixie-backports has what a Pi 5 needs."""
+
+
+@dataclass(frozen=True)
 class Image:
     """One root system."""
 
@@ -115,6 +124,11 @@ class Image:
     packages: tuple[str, ...] = ()
     """More Debian packages."""
     timezone: str = "Etc/UTC"
+    kernel: Kernel = field(default_factory=Kernel)
+    publish: Literal["built", "tested"] = "built"
+    """When a new generation becomes the one that nodes boot: at once, or once it booted in the lab."""
+    canary: str = ""
+    """A group that gets new generations first; the others get them by `kestrelpi images publish`."""
     root: RootKind = "nfs"
     """How nodes mount it: as compressed files from NFS, or as a folder over NFS."""
 

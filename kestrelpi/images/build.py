@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from kestrelpi import run
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
-from kestrelpi.images import binfmt, bootdir, mirror, scaffold, squashfs, steps, versions
+from kestrelpi.images import binfmt, bootdir, capabilities, mirror, scaffold, squashfs, steps, versions
 from kestrelpi.images.fetched import verify_all
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import DRAFT, Draft, LayerInfo, Layers, remove_tree, sync_tree
@@ -39,6 +40,10 @@ class Watcher(Protocol):
     def done(self, record: StepRecord) -> None: ...
 
 
+Gate = Callable[[Generation], None]
+"""Looks at a finished generation before it gets its name; what it raises refuses it."""
+
+
 class Silent:
     """A watcher that says nothing."""
 
@@ -49,12 +54,20 @@ class Silent:
 
 
 def build(
-    paths: Paths, config: Config, image: str, *, force: str = "", watch: Watcher | None = None, where: str = ""
+    paths: Paths,
+    config: Config,
+    image: str,
+    *,
+    force: str = "",
+    watch: Watcher | None = None,
+    where: str = "",
+    gate: Gate | None = None,
+    publish: bool = True,
 ) -> Generation:
-    """Build what changed and make the result current; without any change, return the current generation.
+    """Build what changed and make the result current; without any change, return the generation that is there.
 
-    `force`: name of the phase from which on everything runs anew. Raises UserError; the generation that was current
-    still is then.
+    `force`: name of the phase from which on everything runs anew; `publish`: False leaves it to the caller to make it
+    current (releasing.making does). Raises UserError; the generation that was current still is then.
     """
     watch = watch or Silent()
     plan(paths, config, image, where)  # what the user must mend is found before anything is locked or checked
@@ -66,15 +79,21 @@ def build(
         layers.clean()
         store.clean()
         watch.begin(todo)
-        if todo.up_to_date and todo.current:
-            return todo.current
+        if todo.made:
+            if publish:
+                store.switch(todo.made)
+            return todo.made
         if not all(step.cached for step in todo.steps):
             preflight(paths, todo)
-        started = time.monotonic()
             verify_all(todo.to_verify)  # again when they are used: but then the build has run for a while
+        started = time.monotonic()
         with workshop(paths, todo, layers, watch) as shop:
             records = [run_step(todo, number, shop, paths, watch) for number in range(len(todo.steps))]
-            return assemble(todo, layers, store, records, time.monotonic() - started, shop.folder, watch)
+            seconds = time.monotonic() - started
+            generation = assemble(todo, layers, store, records, seconds, shop.folder, watch, gate)
+        if publish:
+            store.switch(generation)
+        return generation
 
 
 def remember_force(paths: Paths, image: str, phase: str) -> None:
@@ -92,7 +111,8 @@ def preflight(paths: Paths, plan: BuildPlan) -> None:
             "building an image takes root: it makes devices, owners and mounts", fix="sudo kestrelpi images build"
         )
     binfmt.check()
-    for program in ("debootstrap", "dpkg-deb", "apt-get", "setpriv", "unshare", "zstd"):
+    packers = ("zstd", "mksquashfs") if plan.root == "squashfs" else ("zstd",)
+    for program in ("debootstrap", "dpkg-deb", "apt-get", "setpriv", "unshare", *packers):
         if shutil.which(program, path=run.PATH) is None:
             raise run.missing(program)
     if not plan.mirror.keyring.is_file():
@@ -196,17 +216,28 @@ def carry_out(step: Step, below: list[str], draft: Draft, shop: steps.Workshop, 
         ) from error
 
 
+UPDATED = ("etc/.updated", "var/.updated")
+
+
 def mark_updated(root: Path) -> None:
     """Tell systemd that /etc and /var fit /usr (systemd-update-done.service(8)).
 
     Else every boot would make caches and users anew, in RAM.
     """
     moment = (root / "usr").stat().st_mtime_ns + 10**9
-    for name in ("etc", "var"):
-        path = root / name / ".updated"
+    for name in UPDATED:
+        path = root / name
         path.unlink(missing_ok=True)  # a layer's file: its content may not change
         path.write_text(f"TIMESTAMP_NSEC={moment}\n")
         os.utime(path, ns=(moment, moment))
+
+
+def squash(plan: BuildPlan, layers: Layers, draft: Path, scratch: Path) -> None:
+    """Pack the root of the draft of a generation, if its image's nodes mount it so."""
+    if plan.root == "squashfs":
+        (scratch / "squashfs").mkdir()
+        keys = tuple(step.key for step in plan.steps)
+        squashfs.make(layers, keys, draft / "root", UPDATED, draft / "squashfs", scratch / "squashfs")
 
 
 def log_path(paths: Paths, image: str, started: str, step: Step) -> Path:
@@ -221,8 +252,9 @@ def assemble(
     seconds: float,
     scratch: Path,
     watch: Watcher,
+    gate: Gate | None = None,
 ) -> Generation:
-    """Flatten the layers, make the boot files, write the manifest, give it its name."""
+    """Flatten the layers, make the boot files, write the manifest, have it examined, give it its name."""
     keys = tuple(step.key for step in plan.steps)
     id = new_id((*keys, plan.boot_key))
     folder = store.folder(plan.image)
@@ -233,8 +265,13 @@ def assemble(
         begun = time.monotonic()
         count = flatten([layers.tree(key) for key in reversed(keys)], draft / "root")
         mark_updated(draft / "root")
+        if plan.root == "nfs":
+            capabilities.write_list(draft / "root")
         overlay = {name: one.path for name, one in plan.initramfs.items()}
-        report = bootdir.build(draft / "root", overlay, draft / "boot", layers.folder.parent / "packed")
+        with ThreadPoolExecutor(1) as beside:
+            packed = beside.submit(squash, plan, layers, draft, scratch)
+            report = bootdir.build(draft / "root", overlay, draft / "boot", layers.folder.parent / "packed")
+            packed.result()
         last = StepRecord(
             "generation",
             "boot files",
@@ -267,6 +304,8 @@ def assemble(
         write_whole(draft / "build.json", whole.to_json())
         sync_tree(draft / "boot")
         watch.done(last)
-        return store.publish(draft, plan.image, id)
+        if gate:
+            gate(Generation(plan.image, id, draft))
+        return store.add(draft, plan.image, id)
     finally:
         remove_tree(draft)

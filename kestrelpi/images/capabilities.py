@@ -14,7 +14,7 @@ from pathlib import Path
 
 ATTRIBUTE = "security.capability"
 LIST = Path("usr/local/lib/kestrelpi/capabilities")
-"""In the root: a line a file, as setcap(8) takes them."""
+"""In the root: a line a file, as xargs(1) hands them to setcap(8)."""
 SETCAP = ("usr/sbin/setcap", "sbin/setcap")
 NAMES = (
     *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
@@ -72,7 +72,7 @@ def write_list(root: Path) -> None:
     found = find(root)
     if found:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{text}\t/{name}\n" for name, text in found.items()))
+        path.write_text("".join(f"'{text}'\t'/{name}'\n" for name, text in found.items()))
 
 
 def read_list(root: Path) -> Mapping[str, str]:
@@ -81,4 +81,4 @@ def read_list(root: Path) -> Mapping[str, str]:
     if not path.is_file():
         return {}
     pairs = (line.partition("\t")[::2] for line in path.read_text(encoding="utf-8").splitlines())
-    return {name.lstrip("/"): text for text, name in pairs}
+    return {name.strip("'").lstrip("/"): text.strip("'") for text, name in pairs}

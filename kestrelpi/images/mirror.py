@@ -44,11 +44,20 @@ class Mirror:
             stanzas.append(self._stanza(self.security, f"{self.suite}-security"))
         return "\n".join(stanzas)
 
+    def more_sources(self, suites: Iterable[str]) -> str:
+        """The same mirror's other suites that single packages are taken from."""
+        return "\n".join(self._stanza(self.uri, suite) for suite in suites)
+
     def _stanza(self, uri: str, suites: str) -> str:
         return (
             f"Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: {' '.join(COMPONENTS)}\n"
             f"Signed-By: {self.keyring}\n"
         )
+
+
+def preferences(suites: Iterable[str]) -> str:
+    """apt_preferences(5): of these suites only what is asked for by name, what that needs, and its upgrades."""
+    return "\n".join(f"Package: *\nPin: release n={suite}\nPin-Priority: 100\n" for suite in suites)
 
 
 def parse_list(text: str) -> list[Source]:

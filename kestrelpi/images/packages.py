@@ -32,6 +32,11 @@ class Wanted:
     """Packages of which only some folders are unpacked, without scripts and dependencies."""
 
     @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites that single packages are taken from: `linux-image-arm64/trixie-backports`."""
+        return tuple(sorted({name.partition("/")[2] for name in self.names} - {""}))
+
+    @property
     def fields(self) -> dict[str, str]:
         parts = {f"files of {name}": " ".join(folders) for name, folders in sorted((self.parts or {}).items())}
         return {f"package {name}": "wanted" for name in self.names} | parts
@@ -59,7 +64,7 @@ def read_lists(lists: Iterable[tuple[Path, str]], more: Sequence[str] = ()) -> W
                 parts[name.strip()] = tuple(folder.strip("/") for folder in folders.split())
             else:
                 names.add(name.strip())
-    names -= unwanted
+    names = {name for name in names if name.partition("/")[0] not in unwanted}
     for name in more:
         check_name(name, "images.<name>.packages")
         names.add(name)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from kestrelpi.config import Config
+from kestrelpi.config.model import RootKind
 from kestrelpi.errors import ConfigError
-from kestrelpi.images import fetched, keys, mirror, packages, scripts
+from kestrelpi.images import fetched, keys, mirror, packages, scripts, squashfs
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.modules import Module, of_image, uid_variables
 from kestrelpi.images.overrides import Resolved, resolve, resolve_all
@@ -60,18 +61,20 @@ class BuildPlan:
     modules: tuple[Module, ...]
     boot_key: str
     current: Generation | None
+    root: RootKind = "nfs"
+    """How nodes mount the generation's root."""
+
+    made: Generation | None = None
+    """The newest generation that is just what a build would make, whether or not nodes boot it."""
+    canary: Generation | None = None
+    """What the image's canary group boots."""
 
     @property
     def up_to_date(self) -> bool:
-        """Whether the current generation is just what a build would make."""
-        if self.current is None:
-            return False
-        manifest = self.current.manifest
-        return manifest.keys == tuple(step.key for step in self.steps) and manifest.boot_key == self.boot_key
+        """Whether what nodes boot (those of the canary group, if there is one) is just what a build would make."""
+        offered = self.canary or self.current
+        return offered is not None and self.made is not None and offered.id == self.made.id
 
-    @property
-    def reasons(self) -> list[str]:
-        """Why a build is due, a line each; empty when it isn't."""
     @property
     def packages_fetched(self) -> list[fetched.Fetched]:
         """Debian packages that modules fetch."""
@@ -84,9 +87,14 @@ class BuildPlan:
         debs = self.packages_fetched if any(step.kind == "packages" for step in running) else []
         return [*debs, *(one for step in running if step.script for one in step.script.fetched)]
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why a build is due, a line each; empty when it isn't."""
         found = [f"{step.phase} {step.name}: {step.stale}" for step in self.steps if not step.cached]
         if not found and not self.up_to_date:
-            found = ["the initramfs's files changed" if self.current else "there is no generation yet"]
+            changed = "the initramfs's files or images.NAME.root changed"
+            unpublished = f"{self.made.id} is not what nodes boot" if self.made else changed
+            found = [unpublished if self.current else "there is no generation yet"]
         return found
 
 
@@ -133,6 +141,8 @@ def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = 
                 chain.add_script(scripts.load(phase, one, settings))
     steps = tuple(chain.steps)
     files = {name: f"{keys.hash_path(one.path)}" for name, one in initramfs.items()}
+    if chosen.root == "squashfs":
+        files["root as squashfs"] = " ".join(squashfs.OPTIONS)
     boot_key = keys.digest({"recipe": RECIPE, "root": steps[-1].key, **files})
     return BuildPlan(
         image,
@@ -147,7 +157,18 @@ def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = 
         modules,
         boot_key,
         chain.current,
+        chosen.root,
+        find_made(Store(paths), image, tuple(step.key for step in steps), boot_key),
+        Store(paths).canary(image) if chosen.canary else None,
     )
+
+
+def find_made(store: Store, image: str, made_of: tuple[str, ...], boot_key: str) -> Generation | None:
+    """The newest generation of these layers and boot files."""
+    for one in reversed(store.generations(image)):
+        if one.manifest.keys == made_of and one.manifest.boot_key == boot_key:
+            return one
+    return None
 
 
 def archives(paths: Paths, config: Config) -> Path:

@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import fsync_folder, switch_link
 from kestrelpi.images.layers import DRAFT, remove_tree
 from kestrelpi.images.manifest import BuildRecord, Manifest
 from kestrelpi.paths import Paths
 
+CURRENT, CANARY = "current", "canary"
+"""Links beside an image's generations."""
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 
 
@@ -85,7 +88,20 @@ class Store:
 
     def current(self, image: str) -> Generation | None:
         """What nodes without a pin boot."""
-        link = self.paths.images / image / "current"
+        return self._linked(image, CURRENT)
+
+    def canary(self, image: str) -> Generation | None:
+        """What the image's canary group boots before the others do; None: the same as they."""
+        return self._linked(image, CANARY)
+
+    def offered(self, image: str, group: str, config: Config) -> Generation | None:
+        """What nodes of `group` without a pin boot of `image`; None: not built yet."""
+        chosen = config.images.get(image)
+        first = self.canary(image) if chosen and chosen.canary == group else None
+        return first or self.current(image)
+
+    def _linked(self, image: str, name: str) -> Generation | None:
+        link = self.paths.images / image / name
         if not link.is_symlink():
             return None
         id = link.readlink().name
@@ -94,19 +110,38 @@ class Store:
 
     def switch(self, generation: Generation) -> None:
         """Make a generation the current one, with one rename."""
-        switch_link(self.paths.images / generation.image / "current", f"generations/{generation.id}")
+        switch_link(self.paths.images / generation.image / CURRENT, f"generations/{generation.id}")
 
-    def publish(self, draft: Path, image: str, id: str) -> Generation:
-        """Give a finished draft its name in the store and make it current."""
+    def switch_canary(self, generation: Generation) -> None:
+        """Offer a generation to the canary group only, with one rename."""
+        switch_link(self.paths.images / generation.image / CANARY, f"generations/{generation.id}")
+
+    def end_canary(self, image: str) -> None:
+        """The canary group boots what all do."""
+        (self.paths.images / image / CANARY).unlink(missing_ok=True)
+
+    def add(self, draft: Path, image: str, id: str) -> Generation:
+        """Give a finished draft its name in the store."""
         folder = self.folder(image) / id
         draft.rename(folder)
         fsync_folder(folder.parent)
-        generation = Generation(image, id, folder)
+        return Generation(image, id, folder)
+
+    def publish(self, draft: Path, image: str, id: str) -> Generation:
+        """Give a finished draft its name in the store and make it current."""
+        generation = self.add(draft, image, id)
         self.switch(generation)
         return generation
 
     def remove(self, generation: Generation) -> None:
-        """Remove a generation; raises UserError for the current one."""
+        """Remove a generation; raises UserError for the current one and for the canary group's."""
+        canary = self.canary(generation.image)
+        if canary and canary.id == generation.id:
+            raise UserError(
+                f"{generation.id} is what the canary group of {generation.image} boots",
+                where=str(generation.folder),
+                fix=f"give that up first: kestrelpi images rollback {generation.image}",
+            )
         current = self.current(generation.image)
         if current and current.id == generation.id:
             raise UserError(

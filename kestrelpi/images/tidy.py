@@ -27,10 +27,10 @@ def find(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> Rub
     doomed: list[Generation] = []
     for image in store.images():
         generations = store.generations(image)
-        current = store.current(image)
+        linked = {one.id for one in (store.current(image), store.canary(image)) if one}
         newest = {one.id for one in generations[-keep:]} if keep else set()
         for one in generations:
-            needed = one.id in newest or (image, one.id) in used or (current is not None and one.id == current.id)
+            needed = one.id in newest or (image, one.id) in used or one.id in linked
             (kept if needed else doomed).append(one)
     needed_keys = {key for one in kept for key in one.manifest.keys}
     layers = Layers(paths.cache / "layers")

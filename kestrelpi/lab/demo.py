@@ -93,8 +93,13 @@ def register(paths: Paths, config: Config, group: str, count: int, say: Say) -> 
     return [registry.by_mac[mac] for mac in macs]
 
 
-def wait_until_ready(paths: Paths, lab: Lab, nodes: Sequence[Node], say: Say) -> dict[str, Boot]:
-    """Each node's boot once it is ready, telling every new stage; raises UserError when one takes too long."""
+def wait_until_ready(
+    paths: Paths, lab: Lab, nodes: Sequence[Node], say: Say, *, patient: bool = True
+) -> dict[str, Boot]:
+    """Each node's boot once it is ready, telling every new stage; raises UserError when one takes too long.
+
+    `patient`: wait for another try of a node whose boot failed; else that is an error at once.
+    """
     deadline = time.monotonic() + READY_WITHIN
     told: dict[str, Stage] = {}
     ready: dict[str, Boot] = {}
@@ -110,6 +115,11 @@ def wait_until_ready(paths: Paths, lab: Lab, nodes: Sequence[Node], say: Say) ->
                 say(f"  {node.name}: {boot.current} after {boot.stages[boot.current]:.1f} s {detail}".rstrip())
             if boot.current is Stage.READY:
                 ready[node.name] = boot
+            if boot.current is Stage.FAILED and not patient:
+                raise UserError(
+                    f"{node.name} failed to boot: {boot.details.get(Stage.FAILED, 'it said no more')}",
+                    detail="\n".join(folder.last_line() for folder in lab.folders()),
+                )
         if time.monotonic() > deadline:
             late = [node.name for node in nodes if node.name not in ready]
             raise UserError(

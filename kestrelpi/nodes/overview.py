@@ -69,14 +69,14 @@ class Row:
 
 
 def rows(
-    paths: Paths, config: Config, registry: Registry, current: Callable[[str], str], *, whole: bool = True
+    paths: Paths, config: Config, registry: Registry, offered: Callable[[str, str], str], *, whole: bool = True
 ) -> list[Row]:
-    """A row a node, in natural order of the names. `current`: an image's name to its current generation's id.
+    """A row a node, in natural order of the names. `offered`: image and group to the id of what it boots there.
 
     `whole`: with all boots; else only those that tell what is wrong with it, which are quicker to read.
     """
     known = sightings.read(paths.sightings)
-    generations = {image: current(image) for image in {node.image_of(config) for node in registry}}
+    generations = {key: offered(*key) for key in {(node.image_of(config), node.group) for node in registry}}
     return [_row(paths, config, node, known, generations, whole) for node in registry]
 
 
@@ -85,14 +85,14 @@ def _row(
     config: Config,
     node: Node,
     known: Mapping[str, Sighting],
-    generations: Mapping[str, str],
+    generations: Mapping[tuple[str, str], str],
     whole: bool,
 ) -> Row:
     image = node.image_of(config)
     return Row(
         node=node,
         image=image,
-        generation=node.pin or generations[image],
+        generation=node.pin or generations[image, node.group],
         sighting=known.get(node.mac) or Sighting(node.mac),
         boots=tuple(_boots(paths, node, whole)),
     )

@@ -66,9 +66,11 @@ class Directory:
         return node.image or self.group(node).image
 
     def generation_for(self, node: Node) -> Generation | None:
-        """The pinned generation, or the current one of the node's image; None: not built yet."""
+        """The pinned generation, or what its group gets of its image; None: not built yet."""
         image = self.image(node)
-        return self.store.generation(image, node.pin) if node.pin else self.store.current(image)
+        return (
+            self.store.generation(image, node.pin) if node.pin else self.store.offered(image, node.group, self.config)
+        )
 
     def waiting_generation(self) -> Generation | None:
         """What a Pi boots that nobody has registered: the first image of the configuration that has been built."""

@@ -215,7 +215,7 @@ def test_capabilities_that_nfs_would_lose(whole: Whole) -> None:
     assert "/usr/bin/ping has cap_net_raw=ep" in found.what
     listed = whole.root / capabilities.LIST
     listed.parent.mkdir(parents=True)
-    listed.write_text("cap_net_raw=ep\t/usr/bin/ping\n")
+    listed.write_text("'cap_net_raw=ep'\t'/usr/bin/ping'\n")
     assert ["setcap" in flaw.what for flaw in whole.flaws()] == [True]
     (whole.root / "usr/sbin/setcap").write_text("")
     assert whole.flaws() == []

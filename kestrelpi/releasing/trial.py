@@ -1,0 +1,149 @@
+"""A generation's test: an emulated Pi boots it from services of its own, beside those that serve real nodes.
+
+It has a root of its own below the cache, with hard links of the generation and a copy of the user's files, so that
+nothing of the real cluster is touched: not its registry, its leases, its secrets, its ports.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kestrelpi import config as configuration
+from kestrelpi import run
+from kestrelpi.config import Config
+from kestrelpi.errors import UserError
+from kestrelpi.files import locked, write_whole
+from kestrelpi.images.layers import remove_tree
+from kestrelpi.images.store import Generation, Store
+from kestrelpi.lab import demo
+from kestrelpi.lab.lab import Lab
+from kestrelpi.nodes.boots import Boot
+from kestrelpi.nodes.registry import Node
+from kestrelpi.paths import Paths
+from kestrelpi.releasing import outcome
+from kestrelpi.releasing.boards import BOARDS
+from kestrelpi.releasing.outcome import CheckOutcome, Outcome
+from kestrelpi.verify.checks import CHECKS, carry_out
+from kestrelpi.verify.site import Site
+
+Say = Callable[[str], None]
+MODEL = "4"
+"""What is emulated where the configuration names no models."""
+MEMORY = 1024
+"""MiB."""
+KEPT = ("cluster", "build")
+"""Keys of the configuration that the test's has unchanged; others are cut down to what the lab can have."""
+
+
+def attempt(paths: Paths, config: Config, config_path: Path, generation: Generation, say: Say) -> Outcome:
+    """Boot `generation`, check it, and keep the result in its folder. Raises UserError for what isn't its fault."""
+    folder = paths.cache / "trial"
+    with (
+        locked(paths.run / "trial.lock", "the test of a generation", wait=1.0),
+        prepared(folder, paths, config_path, generation) as trial,
+    ):
+        trial_config = configuration.load(trial.config)
+        model = model_for(config, generation.image)
+        say(f"Booting {generation.id} on an emulated Pi {model}")
+        result = Outcome(datetime.now(UTC).isoformat(timespec="seconds"), model, {}, ())
+        with Lab(trial, trial_config, attached=True) as lab:
+            lab.down()  # what a test left that was killed
+            lab.up(lab.pis([model]), memory=MEMORY)
+            result = examine(trial, trial_config, lab, result, say)
+    outcome.keep(generation, result)
+    return result
+
+
+def examine(paths: Paths, config: Config, lab: Lab, start: Outcome, say: Say) -> Outcome:
+    """Register the Pi, wait until it is ready, look at its units, and let the modules check themselves."""
+    began = time.monotonic()
+    try:
+        nodes = demo.register(paths, config, next(iter(config.groups)), 1, say)
+        ready = demo.wait_until_ready(paths, lab, nodes, say, patient=False)
+    except UserError as error:
+        failed = CheckOutcome("boot", False, round(time.monotonic() - began, 1), str(error))
+        return Outcome(start.when, start.model, {}, (failed,))
+    boot = ready[nodes[0].name]
+    checks = [CheckOutcome("boot", True, round(time.monotonic() - began, 1), "every stage up to ready")]
+    site = Site(paths, config, tuple(nodes), lab.enter)
+    checks.append(failed_units(site, nodes))
+    for one in carry_out(CHECKS, site):
+        if not one.skipped:
+            checks.append(CheckOutcome(one.name, one.ok, round(one.seconds, 1), one.detail))
+            say(f"  {one.name}: {'ok' if one.ok else 'FAILED'}")
+    return Outcome(start.when, start.model, stages_of(boot), tuple(checks))
+
+
+def stages_of(boot: Boot) -> dict[str, float]:
+    """Seconds from the first DISCOVER to each stage."""
+    return {str(stage): round(at, 1) for stage, at in boot.stages.items()}
+
+
+def failed_units(site: Site, nodes: Sequence[Node]) -> CheckOutcome:
+    """Whether systemd has a unit that failed."""
+    began = time.monotonic()
+    try:
+        said = {node.name: site.node(node, "systemctl --failed --no-legend --plain") for node in nodes}
+    except UserError as error:
+        return CheckOutcome("units", False, round(time.monotonic() - began, 1), str(error))
+    lines = [f"{name}: {line.strip()}" for name, text in said.items() for line in text.splitlines() if line.strip()]
+    detail = "\n".join(lines) or "no unit failed"
+    return CheckOutcome("units", not lines, round(time.monotonic() - began, 1), detail)
+
+
+def model_for(config: Config, image: str) -> str:
+    """The lab's name of the first model that the groups of an image name."""
+    named = [model for group in config.groups.values() if group.image == image for model in group.models]
+    return BOARDS[named[0]].profile.name if named else MODEL
+
+
+@contextmanager
+def prepared(folder: Path, paths: Paths, config_path: Path, generation: Generation) -> Iterator[Paths]:
+    """A root below `folder` with the generation, the user's files and a configuration for the lab; removed at the end.
+
+    What a killed test left there is removed first.
+    """
+    remove_tree(folder)
+    trial = Paths(folder)
+    try:
+        if paths.etc.is_dir():
+            shutil.copytree(paths.etc, trial.etc, symlinks=True)
+        write_whole(trial.config, for_lab(config_path.read_text(encoding="utf-8"), generation.image))
+        store = Store(trial)
+        there = store.folder(generation.image) / generation.id
+        there.parent.mkdir(parents=True)
+        run.run(["cp", "-al", generation.folder, there])
+        store.switch(Generation(generation.image, generation.id, there))
+        yield trial
+    finally:
+        remove_tree(folder)
+
+
+def for_lab(text: str, image: str) -> str:
+    """The user's configuration cut down to one image and one group in the lab's network.
+
+    The kernel's NFS server doesn't listen there, another DHCP server neither; ports are free, nothing is switched.
+    """
+    given: dict[str, Any] = yaml.safe_load(text) or {}
+    made: dict[str, Any] = {key: given[key] for key in KEPT if key in given}
+    network = given.get("network") or {}
+    made["network"] = {key: network[key] for key in ("address", "pool", "nodes", "domain") if key in network}
+    nfs = {**((given.get("services") or {}).get("nfs") or {}), "backend": "ganesha", "port": 2049}
+    made["services"] = {"nfs": nfs}
+    if "images" in given:
+        made["images"] = {image: {**(given["images"][image] or {}), "publish": "built", "canary": ""}}
+    groups = {name: one or {} for name, one in (given.get("groups") or {"rpi": {}}).items()}
+    mine = {name: one for name, one in groups.items() if one.get("image", "default") == image}
+    name, group = next(iter(mine.items()), ("rpi", {"image": image}))
+    made["groups"] = {name: group}
+    users = given.get("users") or {}
+    made["users"] = {key: value for key, value in users.items() if key in ("homes", "first_uid")}
+    return yaml.safe_dump(made, sort_keys=False)
