@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from kestrelpi.finding import Finding, Severity
-from kestrelpi.nodes.boots import Boot, Kind, Stage
+from kestrelpi.nodes.boots import FOR_ROOT, Boot, Kind, Stage
 from kestrelpi.nodes.failures import explain
 from kestrelpi.nodes.seen import Seen
 from kestrelpi.nodes.silence import BUDGET, explain_silence
@@ -14,6 +14,8 @@ from kestrelpi.nodes.silence import BUDGET, explain_silence
 LOOP = 3
 """So many boots within LOOP_SPAN that don't get ready are a loop."""
 LOOP_SPAN = 900.0
+TURN = 3600.0
+"""Seconds for which a Pi that waits its turn is not silent."""
 STP_GAP = 15.0
 """Seconds from link to address that only a switch port held by spanning tree (30 s) explains; else it is 1 to 3."""
 
@@ -22,6 +24,8 @@ def silent(seen: Seen) -> Iterator[Finding]:
     boot = seen.last
     quiet = seen.now - boot.last
     budget = BUDGET.get(boot.current)
+    if boot.current is Stage.TIME and FOR_ROOT in boot.of(Kind.HELD):
+        budget = TURN
     if budget is None or quiet < budget:
         return
     cause, fix = explain_silence(boot)
@@ -33,9 +37,11 @@ def silent(seen: Seen) -> Iterator[Finding]:
 
 
 def loop(seen: Seen) -> Iterator[Finding]:
+    if Stage.READY in seen.last.stages or Stage.WAITING in seen.last.stages:
+        return
     recent = [boot for boot in seen.boots if boot.started > seen.last.started - LOOP_SPAN]
     loops = [boot for boot in recent if _furthest(boot).rank >= Stage.FIRMWARE.rank and Stage.READY not in boot.stages]
-    if len(loops) < LOOP or Stage.READY in seen.last.stages or Stage.WAITING in seen.last.stages:
+    if len(loops) < LOOP:
         return
     furthest = max((_furthest(boot) for boot in loops), key=lambda stage: stage.rank)
     minutes = (loops[-1].started - loops[0].started) / 60
