@@ -58,6 +58,10 @@ bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa
 bench-fibo: prepare  ## fibo against a parallel region in every call
 	.venv/bin/python benches/fibo.py
 
+.PHONY: torture
+torture: prepare-tests  ## Kill builds, rollbacks and clean-ups at 200 random moments, with disks that fill up
+	KESTRELPI_KILLS=200 .venv/bin/pytest -s tests/integration/images/test_images_kill.py
+
 clean:  ## Remove the demo's root and the virtual environment
 	@if [ -x .venv/bin/kestrelpi ]; then .venv/bin/kestrelpi --root $(DEMO_ROOT) lab down; fi
 	rm -rf .venv $(DEMO_ROOT)

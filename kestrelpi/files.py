@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kestrelpi.errors import UserError
@@ -56,7 +58,7 @@ def switch_link(link: Path, target: str) -> None:
 def locked(path: Path, what: str, wait: float = 10.0) -> Iterator[None]:
     """Hold an exclusive flock on `path`; the kernel drops it when the process dies.
 
-    Waits up to `wait` seconds, then raises UserError naming the process that holds it.
+    Waits up to `wait` seconds, then raises UserError naming the process that holds it, its command and since when.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -75,7 +77,14 @@ def locked(path: Path, what: str, wait: float = 10.0) -> Iterator[None]:
                         fix="wait for it to end, or end it, and try again",
                     ) from None
                 time.sleep(0.05)
-        file.truncate(0)
-        file.write(f"process {os.getpid()}\n")
-        file.flush()
+        with suppress(OSError):  # the note is for people; on a full disk the lock must do without
+            file.truncate(0)
+            file.write(f"{holder_note()}\n")
+            file.flush()
         yield
+
+
+def holder_note() -> str:
+    """This process, as an error that another one gives will name it."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return f"process {os.getpid()} ({command}) since {time.strftime('%Y-%m-%d %H:%M:%S')}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from kestrelpi.images.layers import DRAFT
 
 
 def kept(data: bytes, suffix: str, cache: Path, pack: Callable[[bytes, Path], None], out: Path) -> None:
@@ -13,7 +16,8 @@ def kept(data: bytes, suffix: str, cache: Path, pack: Callable[[bytes, Path], No
     packed = cache / f"{hashlib.sha256(data).hexdigest()[:16]}.{suffix}"
     if not packed.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        part = cache / f".new-{packed.name}"
+        # a name of its own: the packer of a killed build may still be writing to another
+        part = cache / f"{DRAFT}{os.getpid()}-{packed.name}"
         pack(data, part)
         part.rename(packed)
     shutil.copyfile(packed, out)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,6 +18,8 @@ from kestrelpi.files import fsync_folder, write_whole
 from kestrelpi.images.flatten import forget_origin
 
 DRAFT = ".new-"
+DYING = 10.0
+"""Seconds for which the last processes of a build that was just killed may still put files into what is removed."""
 SMALL = 300
 """A layer with no more files than this is synced file by file: syncing all of a busy disk takes longer."""
 
@@ -111,7 +115,18 @@ def remove_tree(folder: Path) -> None:
         return
     if os.path.ismount(folder):
         raise UserError("something is mounted here, so it is not removed", where=str(folder), fix=f"umount {folder}")
-    shutil.rmtree(folder)
+    deadline = time.monotonic() + DYING
+    while folder.exists():
+        shutil.rmtree(folder, onerror=_gone_or_filled)
+        if time.monotonic() > deadline:
+            raise UserError("something still writes here", where=str(folder), fix=f"fuser -v {folder}")
+
+
+def _gone_or_filled(function: object, path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
+    """Let pass what another round of removing mends: somebody else removed the file, or put one into the folder."""
+    cause = error[1]
+    if not (isinstance(cause, OSError) and cause.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)):
+        raise cause
 
 
 def sync_tree(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
-from kestrelpi.files import fsync_folder, switch_link
+from kestrelpi.files import fsync_folder, locked, switch_link
 from kestrelpi.images.layers import DRAFT, remove_tree
 from kestrelpi.images.manifest import BuildRecord, Manifest
 from kestrelpi.paths import Paths
@@ -109,12 +110,22 @@ class Store:
         return Generation(image, id, folder) if folder.is_dir() else None
 
     def switch(self, generation: Generation) -> None:
-        """Make a generation the current one, with one rename."""
-        switch_link(self.paths.images / generation.image / CURRENT, f"generations/{generation.id}")
+        """Make a generation the current one, with one rename; raises UserError when it was removed meanwhile."""
+        self._point(CURRENT, generation)
 
     def switch_canary(self, generation: Generation) -> None:
         """Offer a generation to the canary group only, with one rename."""
-        switch_link(self.paths.images / generation.image / CANARY, f"generations/{generation.id}")
+        self._point(CANARY, generation)
+
+    def _point(self, name: str, generation: Generation) -> None:
+        with self._locked(generation.image):
+            if not generation.folder.is_dir():
+                raise UserError(f"the generation {generation.id} is gone", where=str(generation.folder))
+            switch_link(self.paths.images / generation.image / name, f"generations/{generation.id}")
+
+    def _locked(self, image: str) -> AbstractContextManager[None]:
+        """For the moments in which what is current and what is removed must not change together."""
+        return locked(self.paths.images / image / "current.lock", f"what is current of {image}")
 
     def end_canary(self, image: str) -> None:
         """The canary group boots what all do."""
@@ -135,6 +146,13 @@ class Store:
 
     def remove(self, generation: Generation) -> None:
         """Remove a generation; raises UserError for the current one and for the canary group's."""
+        doomed = generation.folder.with_name(f"{DRAFT}{generation.id}")
+        with self._locked(generation.image):
+            self._check_unused(generation)
+            generation.folder.rename(doomed)
+        remove_tree(doomed)
+
+    def _check_unused(self, generation: Generation) -> None:
         canary = self.canary(generation.image)
         if canary and canary.id == generation.id:
             raise UserError(
@@ -149,14 +167,16 @@ class Store:
                 where=str(generation.folder),
                 fix=f"make another one current first: kestrelpi images rollback {generation.image} ID",
             )
-        doomed = generation.folder.with_name(f"{DRAFT}{generation.id}")
-        generation.folder.rename(doomed)
-        remove_tree(doomed)
 
     def clean(self) -> None:
         """Remove what killed builds and removals left. The caller holds the build lock."""
         for path in self.paths.images.glob(f"*/generations/{DRAFT}*"):
             remove_tree(path)
+        for folder in self.paths.images.glob("*/generations"):
+            with self._locked(folder.parent.name):  # not under the hands of one who switches
+                for name in (CURRENT, CANARY, "forced.json"):
+                    for path in folder.parent.glob(f".{name}.*"):
+                        path.unlink()
 
 
 def new_id(keys: tuple[str, ...], now: datetime | None = None) -> str:

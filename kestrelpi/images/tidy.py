@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kestrelpi.files import locked
 from kestrelpi.images import squashfs
+from kestrelpi.images.build import disk_errors
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
@@ -39,7 +40,7 @@ def find(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> Rub
 
 def collect(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> Rubbish:
     """Remove what `find` finds, and what killed builds left."""
-    with locked(paths.state / "build.lock", "the image builder", wait=1.0):
+    with locked(paths.state / "build.lock", "the image builder", wait=1.0), disk_errors(paths.state):
         store, layers = Store(paths), Layers(paths.cache / "layers")
         store.clean()
         layers.clean()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from . import support
 
 @pytest.fixture
 def paths(built_root: Path) -> Iterator[Paths]:
+    """A warm root for one test."""
+    with warm_root(built_root) as paths:
+        yield paths
+
+
+@contextmanager
+def warm_root(built_root: Path) -> Iterator[Paths]:
     """Layers and archives are hard links of the built root's: a build here starts warm."""
     root = Path(tempfile.mkdtemp(prefix="kestrelpi-images-", dir=built_root.parent))
     paths, source = Paths(root), Paths(built_root)

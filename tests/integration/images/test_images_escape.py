@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,14 @@ from kestrelpi.paths import Paths
 from kestrelpi.sandbox import Sandbox, system_folders, view
 
 from . import support
+from .conftest import warm_root
 
 Script = Callable[[str, str], Path]
 SUCCEEDED = "succeeded"
 
 TRY = """#!/bin/bash
 # needs: {needs}
-seen=${{KESTRELPI_ROOT%/}}/etc/attempts
+seen=${{KESTRELPI_ROOT%/}}/etc/attempts-${{0##*/}}
 try() {{
     local name=$1
     shift
@@ -37,14 +38,21 @@ BREAK_OUT = (
 """The classic: with a working folder outside of its root, `..` is never stopped by it. Succeeds if it sees a file."""
 
 
-def attempts(built: Path) -> dict[str, str]:
-    """Attempt → how it ended."""
-    lines = (built / "etc/attempts").read_text().splitlines()
+def attempts(built: Path, name: str) -> dict[str, str]:
+    """Attempt → how it ended, as one script wrote it down."""
+    lines = (built / "etc" / name).read_text().splitlines()
     return dict(line.rsplit(": ", 1) for line in lines)
 
 
 def succeeded(found: Mapping[str, str]) -> set[str]:
     return {name for name, how in found.items() if how == SUCCEEDED}
+
+
+@pytest.fixture(scope="module")
+def paths(built_root: Path) -> Iterator[Paths]:
+    """One root for all tests here: their scripts have names of their own."""
+    with warm_root(built_root) as paths:
+        yield paths
 
 
 @pytest.fixture
@@ -85,7 +93,7 @@ grep CapBnd /proc/self/status >/etc/capabilities
 """,
     )
     built, _ = support.make(paths)
-    found = attempts(built.root)
+    found = attempts(built.root, "attempts-95-escape.chroot")
     assert succeeded(found) == {"own file", "own tmp"}
     assert len(found) == 15
     granted = int((built.root / "etc/capabilities").read_text().split()[1], 16)
@@ -100,7 +108,7 @@ def test_the_break_out_works_in_a_mere_chroot(paths: Paths, marker: Path) -> Non
     root = paths.root / "mere"
     root.mkdir()
     box = Sandbox().plus(view([built.root, paths.etc], root), *system_folders(root))
-    command = ["chroot", root, "sh", "-c", f"{BREAK_OUT} {marker}"]
+    command = ["chroot", str(root), "sh", "-c", f"{BREAK_OUT} {marker}"]
     assert subprocess.run(box.argv(command), check=False).returncode == 0
 
 
@@ -136,7 +144,7 @@ try "namespace" unshare -Urm sh -c 'mount -o remount,bind,rw / && touch /etc/kes
 """,
     )
     built, _ = support.make(paths)
-    found = attempts(built.root)
+    found = attempts(built.root, "attempts-95-escape")
     assert succeeded(found) == {"own file", "temporary file", "reads the frontend", "resolver"}
     assert len(found) == 22
     assert marker.read_text() == "frontend"
