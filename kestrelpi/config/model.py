@@ -128,6 +128,8 @@ class Image:
     publish: Literal["built", "tested"] = "built"
     """When a new generation becomes the one that nodes boot: at once, or once it booted in the lab."""
     canary: str = ""
+    allow_secrets: tuple[str, ...] = ()
+    """Files that may be in the image although they look like secrets: absolute paths, with * and ?."""
     """A group that gets new generations first; the others get them by `kestrelpi images publish`."""
     root: RootKind = "nfs"
     """How nodes mount it: as compressed files from NFS, or as a folder over NFS."""

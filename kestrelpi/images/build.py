@@ -18,7 +18,7 @@ from kestrelpi import run
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
-from kestrelpi.images import binfmt, bootdir, capabilities, mirror, scaffold, squashfs, steps, versions
+from kestrelpi.images import binfmt, bootdir, capabilities, mirror, scaffold, secret_scan, squashfs, steps, versions
 from kestrelpi.images.fetched import verify_all
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import DRAFT, Draft, LayerInfo, Layers, remove_tree, sync_tree
@@ -267,6 +267,7 @@ def assemble(
         mark_updated(draft / "root")
         if plan.root == "nfs":
             capabilities.write_list(draft / "root")
+        secret_scan.check(draft / "root", plan.settings.paths, plan.image, plan.allow_secrets)
         overlay = {name: one.path for name, one in plan.initramfs.items()}
         with ThreadPoolExecutor(1) as beside:
             packed = beside.submit(squash, plan, layers, draft, scratch)

@@ -76,6 +76,11 @@ class BuildPlan:
         return offered is not None and self.made is not None and offered.id == self.made.id
 
     @property
+    def allow_secrets(self) -> tuple[str, ...]:
+        """images.<name>.allow_secrets."""
+        return self.settings.config.images[self.image].allow_secrets
+
+    @property
     def packages_fetched(self) -> list[fetched.Fetched]:
         """Debian packages that modules fetch."""
         return [one for one in self.settings.fetched.values() if one.package]
