@@ -23,6 +23,10 @@ FAILURES = 20
 """Failures kept of one boot."""
 USUAL = 3000
 """Bytes that a boot takes in the file as a rule."""
+MOST = 16384
+"""Files, and boots in memory, that there are at most: anybody can make up MACs."""
+BARE = 400
+"""Bytes of a file that has no more than a DHCP exchange."""
 NOTES = 60
 """Notes kept of one boot: what a Pi asks for comes from the network too."""
 
@@ -74,6 +78,10 @@ class Kind(StrEnum):
     """Another board speaks with this MAC. Detail: both serials."""
     OLD_EEPROM = "old-eeprom"
     """What shows that the boot loader is old. Detail: which sign."""
+
+
+FOR_OFFER, FOR_ROOT = "its offer", "its root"
+"""What a Pi waits for while others load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +248,8 @@ class BootLog:
         self.folder = folder
         self.told = told
         self._current: dict[str, Boot] = {}
+        self._files = -1
+        """How many there are in the folder; negative: not counted yet."""
 
     def record(self, mac: str, stage: Stage | str, at: float, detail: str = "") -> None:
         """`mac` reached `stage` at `at` (Unix time). A stage that the boot already has is passed over,
@@ -285,8 +295,27 @@ class BootLog:
         if mac not in self._current:
             boots = read(self.folder, mac, 1)
             if boots:
-                self._current[mac] = boots[-1]
+                self._keep(mac, boots[-1])
         return self._current.get(mac)
+
+    def _keep(self, mac: str, boot: Boot) -> Boot:
+        self._current.pop(mac, None)
+        self._current[mac] = boot
+        if len(self._current) > MOST:
+            del self._current[next(iter(self._current))]  # it is read from its file, should it still go on
+        return boot
+
+    def _make_room(self) -> None:
+        """Before another file is made: when there are too many, remove half of those that tell least, the oldest."""
+        if self._files < 0:
+            self._files = len(list(self.folder.glob("*.jsonl")))
+        self._files += 1
+        if self._files > MOST:
+            known = [(path, path.stat()) for path in self.folder.glob("*.jsonl")]
+            bare = [one for one in known if one[1].st_size <= BARE] or known
+            for path, _ in sorted(bare, key=lambda one: one[1].st_mtime)[: len(bare) // 2 + 1]:
+                path.unlink()
+            self._files = len(known) - len(bare) // 2
 
     def _begin(self, mac: str, at: float) -> Boot:
         """A new boot; the file keeps the boots before it that came further than a DISCOVER."""
@@ -295,9 +324,10 @@ class BootLog:
         if len(keep) < len(before):
             write_whole(file_of(self.folder, mac), "".join(_lines(keep)))
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not before:
+            self._make_room()
         number = before[-1].number + 1 if before else 1
-        self._current[mac] = Boot(round(at, 3), last=at, number=number)
-        return self._current[mac]
+        return self._keep(mac, Boot(round(at, 3), last=at, number=number))
 
 
 def _lines(boots: list[Boot]) -> Iterator[str]:

@@ -51,9 +51,12 @@ def read(path: Path) -> dict[str, Sighting]:
 
 
 def write(path: Path, sightings: Mapping[str, Sighting]) -> None:
-    """Replace the file."""
-    document = {mac: {key: v for key, v in asdict(one).items() if key != "mac"} for mac, one in sightings.items()}
-    write_whole(path, json.dumps({"sightings": document}, indent=1) + "\n")
+    """Replace the file: a MAC a line."""
+    lines = []
+    for mac, one in sightings.items():  # without `indent` and `asdict`: the daemon writes 16,384 of them at times
+        fields = {key: value for key, value in vars(one).items() if key != "mac"}
+        lines.append(f"{json.dumps(mac)}: {json.dumps(fields)}")
+    write_whole(path, '{"sightings": {\n' + ",\n".join(lines) + "\n}}\n")
 
 
 class Sightings:
@@ -76,17 +79,19 @@ class Sightings:
 
     def see(self, mac: str, said: Identity, now: float) -> Sighting:
         """Remember what `mac` said at `now` (Unix time)."""
-        before = self.known.get(mac)
+        before = self.known.pop(mac, None)
         after = (before or Sighting(mac)).learn(said, now)
-        self.known[mac] = after
+        self.known[mac] = after  # at the end: the first is the one that was not seen for longest
         news = before is None or replace(after, last=before.last) != before
         if said.serial:
             news |= self._holder.get(said.serial, mac) != mac
+            if len(self._holder) > MOST:
+                self._holder.clear()
             self._holder[said.serial] = mac
         if self._changed_at is None and (news or now - self._written_at >= HEARTBEAT):
             self._changed_at = now
         if len(self.known) > MOST:
-            gone = min(self.known, key=lambda one: self.known[one].last)
+            gone = next(iter(self.known))
             self._holder.pop(self.known.pop(gone).serial, None)
         return after
 

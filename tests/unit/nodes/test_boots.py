@@ -190,3 +190,18 @@ def test_only_the_last_boots_are_read_and_those_whole(tmp_path: Path, notes: int
     everything = read(tmp_path, MAC)
     for most in (1, 2, 4, 9):
         assert read(tmp_path, MAC, most) == everything[-most:]
+
+
+def test_a_flood_of_macs_fills_neither_memory_nor_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boots, "MOST", 50)
+    log = BootLog(tmp_path)
+    whole_boot(log, 1000)
+    for number in range(500):
+        mac = f"dc:a6:32:ff:{number >> 8:02x}:{number & 255:02x}"
+        log.record(mac, Stage.DISCOVER, 2000 + number)
+        log.record(mac, Stage.OFFER, 2000 + number, "10.77.0.200")
+        assert len(list(tmp_path.iterdir())) <= 51 and len(log._current) <= 50
+    assert read(tmp_path, MAC)[-1].current is Stage.READY, "a boot that came far is not pushed out by made-up ones"
+    assert read(tmp_path, mac)[-1].current is Stage.OFFER
+    log.record(MAC, Stage.SERVICES, 1011)
+    assert len(read(tmp_path, MAC)) == 1, "one that left the memory goes on in its file"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kestrelpi.nodes import sightings
 from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.sightings import DEBOUNCE, HEARTBEAT, Sighting, Sightings
@@ -52,3 +54,12 @@ def test_a_file_that_is_not_ours_is_as_good_as_none(tmp_path: Path) -> None:
     for text in ("", "{", "[]", '{"sightings": 5}', '{"sightings": {"a": {"odd": 1}}}'):
         path.write_text(text)
         assert sightings.read(path) == {}, text
+
+
+def test_a_mac_that_says_another_serial_each_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sightings, "MOST", 20)
+    known = Sightings(tmp_path / "sightings.json")
+    for number in range(1, 200):
+        known.see("dc:a6:32:00:00:01", Identity(f"{number:08x}"), float(number))
+        assert len(known._holder) <= 21
+    assert known["dc:a6:32:00:00:01"].serial == f"{199:08x}"
