@@ -181,6 +181,7 @@ PACKAGE_OF = {
     "exportfs": "nfs-kernel-server",
     "ganesha.nfsd": "nfs-ganesha nfs-ganesha-vfs",
     "ip": "iproute2",
+    "libdeflate-gzip": "libdeflate-tools",
     "mksquashfs": "squashfs-tools",
     "qemu-system-aarch64": "qemu-system-arm",
     "ssh": "openssh-client",

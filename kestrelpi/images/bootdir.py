@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import initramfs, kmod
 from kestrelpi.images.kept import kept
@@ -22,6 +23,8 @@ LIMIT = 64 * 1024 * 1024
 ARM64_MAGIC = b"ARM\x64"
 """At byte 56 of an uncompressed kernel (Linux' Documentation/arch/arm64/booting.rst)."""
 KERNEL, INITRAMFS = "vmlinuz", "initramfs.img"
+Packer = Callable[[bytes, Path], None]
+"""Writes the packed form of some bytes to a path."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ def build(root: Path, overlay: Mapping[str, Path], out: Path, cache: Path) -> Bo
     """
     out.mkdir()
     kernel = only_kernel(root)
-    compressed_kernel(kernel_image(root, kernel), cache, out / KERNEL)
+    with ThreadPoolExecutor(1) as beside:
+        packed = beside.submit(compressed_kernel, kernel_image(root, kernel), cache, out / KERNEL)
+        report = initramfs.build(root, overlay, kernel, out / INITRAMFS, cache)
+        packed.result()
     trees = device_trees(root, kernel)
     for tree in trees:
         shutil.copyfile(tree, out / tree.name)
     (out / "overlays").mkdir()
     copy_firmware(root / FIRMWARE, out)
-    report = initramfs.build(root, overlay, kernel, out / INITRAMFS, cache)
     files = {str(path.relative_to(out)): describe(path) for path in sorted(out.rglob("*")) if path.is_file()}
     check(out, files)
     return BootReport(kernel, report, files)
@@ -77,7 +82,18 @@ def kernel_image(root: Path, kernel: str) -> Path:
     return kernel_images(root)[kernel]
 
 
-def compressed_kernel(image: Path, cache: Path, out: Path) -> None:
+def write_gzip(plain: bytes, packed: Path) -> None:
+    """gzip is all that a Pi's firmware knows. libdeflate's is a twentieth smaller than gzip -9, in the same time."""
+    image = packed.with_name(f"{packed.name}.image")
+    image.write_bytes(plain)
+    try:
+        run.run(["libdeflate-gzip", "-12", "-f", image])
+        image.with_name(f"{image.name}.gz").rename(packed)
+    finally:
+        image.unlink(missing_ok=True)
+
+
+def compressed_kernel(image: Path, cache: Path, out: Path, pack: Packer = write_gzip) -> None:
     """The kernel, gzip-compressed: Debian's is plain and three times as long. Compressed once per kernel."""
     data = image.read_bytes()
     if data[:2] == b"\x1f\x8b":
@@ -85,11 +101,7 @@ def compressed_kernel(image: Path, cache: Path, out: Path) -> None:
         return
     if data[56:60] != ARM64_MAGIC:
         raise UserError("this is no arm64 kernel", where=str(image))
-    kept(data, "gz", cache, write_gzip, out)
-
-
-def write_gzip(plain: bytes, packed: Path) -> None:
-    packed.write_bytes(gzip.compress(plain, 9, mtime=0))
+    kept(data, "libdeflate.gz", cache, pack, out)
 
 
 def device_trees(root: Path, kernel: str) -> list[Path]:

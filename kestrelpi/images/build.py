@@ -111,7 +111,7 @@ def preflight(paths: Paths, plan: BuildPlan) -> None:
             "building an image takes root: it makes devices, owners and mounts", fix="sudo kestrelpi images build"
         )
     binfmt.check()
-    packers = ("zstd", "mksquashfs") if plan.root == "squashfs" else ("zstd",)
+    packers = ("libdeflate-gzip", *(("mksquashfs",) if plan.root == "squashfs" else ()))
     for program in ("debootstrap", "dpkg-deb", "apt-get", "setpriv", "unshare", *packers):
         if shutil.which(program, path=run.PATH) is None:
             raise run.missing(program)

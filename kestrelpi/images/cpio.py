@@ -6,7 +6,7 @@ Source: Linux' Documentation/driver-api/early-userspace/buffer-format.rst.
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 TRAILER = "TRAILER!!!"
@@ -56,9 +56,13 @@ def pack(entries: Mapping[str, Entry]) -> bytes:
 
 def unpack(archive: bytes) -> dict[str, Entry]:
     """The members of an archive by their paths; raises ValueError when it is none, or cut off."""
-    entries: dict[str, Entry] = {}
-    at = 0
-    while True:
+    return {name: entry for _, name, entry in members(archive) if name != TRAILER}
+
+
+def members(archive: bytes) -> Iterator[tuple[int, str, Entry]]:
+    """Each member with the byte where it begins, the trailer too; what lies behind that one is not looked at."""
+    at, name = 0, ""
+    while name != TRAILER:
         header = archive[at : at + HEADER]
         if header[:6] != MAGIC or len(header) < HEADER:
             raise ValueError(f"no member of a cpio archive at byte {at}")
@@ -66,9 +70,7 @@ def unpack(archive: bytes) -> dict[str, Entry]:
         mode, size, major, minor, name_size = fields[1], fields[6], fields[9], fields[10], fields[11]
         name = archive[at + HEADER : at + HEADER + name_size - 1].decode()
         start = at + _up_to_four(HEADER + name_size)
-        if name == TRAILER:
-            return entries
-        entries[name] = Entry(mode, archive[start : start + size], (major, minor))
+        yield at, name, Entry(mode, archive[start : start + size], (major, minor))
         at = start + _up_to_four(size)
 
 

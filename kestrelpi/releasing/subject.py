@@ -11,6 +11,7 @@ from pathlib import Path
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.images import bootdir, capabilities, cpio, kmod
+from kestrelpi.images.initramfs import unpacked
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.images.sources import overlay
 from kestrelpi.images.store import Generation
@@ -48,7 +49,7 @@ class Subject:
     """Somebody named the candidates; else they are all models that there are, and one that boots is enough."""
     unrendered: str = ""
     """Why config.txt or cmdline.txt can't be made."""
-    unpack: Callable[[Path], bytes] = kmod.unzstd
+    unpack: Callable[[Path], bytes] = unpacked
     """How an initramfs becomes an archive."""
     find_capabilities: Callable[[Path], Mapping[str, str]] = capabilities.find
 
@@ -99,7 +100,7 @@ def subject(
     config: Config,
     generation: Generation,
     registry: Registry,
-    unpack: Callable[[Path], bytes] = kmod.unzstd,
+    unpack: Callable[[Path], bytes] = unpacked,
     find_capabilities: Callable[[Path], Mapping[str, str]] = capabilities.find,
 ) -> Subject:
     """Everything about `generation`. Raises UserError."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.errors import UserError
-from kestrelpi.images import enter, steps, tidy
+from kestrelpi.images import enter, initramfs, steps, tidy
 from kestrelpi.images.compare import compare
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
@@ -76,8 +76,7 @@ def test_boot_files_belong_to_the_kernel(generation: Generation) -> None:
     for name in ("vmlinuz", "initramfs.img", "bootcode.bin", "start.elf", "start4.elf", "fixup4.dat"):
         assert generation.manifest.boot[name].size == (generation.boot / name).stat().st_size > 0
     assert any(name.startswith("bcm2711") for name in generation.manifest.boot)
-    packed = generation.boot / "initramfs.img"
-    archive = subprocess.run(["zstd", "-dcq", packed], check=True, capture_output=True).stdout
+    archive = initramfs.unpacked(generation.boot / "initramfs.img")
     names = subprocess.run(["cpio", "-t", "--quiet"], input=archive, check=True, capture_output=True).stdout
     listing = names.decode().split()
     assert {"init", "bin/busybox", f"lib/modules/{kernel}/modules.dep"} <= set(listing)

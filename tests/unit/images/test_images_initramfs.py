@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.errors import UserError
-from kestrelpi.images import bootdir, initramfs
+from kestrelpi.images import bootdir, cpio, initramfs
 from kestrelpi.images.manifest import BootFileInfo
 
 KERNEL = "6.12.1-arm64"
@@ -96,12 +96,44 @@ def test_kernel_and_modules_must_agree(root: Path) -> None:
 
 def test_the_kernel_is_compressed_once(root: Path, tmp_path: Path) -> None:
     image, cache = root / f"boot/vmlinuz-{KERNEL}", tmp_path / "cache"
-    bootdir.compressed_kernel(image, cache, tmp_path / "one")
-    assert gzip.decompress((tmp_path / "one").read_bytes()) == image.read_bytes()
+
+    def pack(data: bytes, out: Path) -> None:
+        out.write_bytes(gzip.compress(data))
+
+    for name in ("one", "two"):
+        bootdir.compressed_kernel(image, cache, tmp_path / name, pack)
+        assert gzip.decompress((tmp_path / name).read_bytes()) == image.read_bytes()
     (packed,) = cache.iterdir()
     packed.write_bytes(b"kept")
-    bootdir.compressed_kernel(image, cache, tmp_path / "two")
-    assert (tmp_path / "two").read_bytes() == b"kept"
+    bootdir.compressed_kernel(image, cache, tmp_path / "three", pack)
+    assert (tmp_path / "three").read_bytes() == b"kept"
+
+
+def test_an_initramfs_has_two_parts_of_which_an_edited_file_changes_the_small_one(
+    root: Path, overlay: dict[str, Path], tmp_path: Path
+) -> None:
+    out, cache = tmp_path / "initramfs.img", tmp_path / "cache"
+    report = initramfs.build(root, overlay, KERNEL, out, cache)
+    assert report.size == out.stat().st_size
+    members = cpio.unpack(initramfs.unpacked(out))
+    wanted, _, _ = initramfs.contents(root, overlay, KERNEL)
+    assert {name: members[name] for name in wanted} == wanted
+    [packed] = cache.iterdir()
+    assert out.read_bytes().endswith(packed.read_bytes())
+    assert {"init", "dev/console"} <= set(cpio.unpack(out.read_bytes())), (
+        "the kernel needs these before it unpacks more"
+    )
+    overlay["init"].write_text("#!/bin/sh\nexit 1\n")
+    initramfs.build(root, overlay, KERNEL, out, cache)
+    assert list(cache.iterdir()) == [packed]
+    assert cpio.unpack(initramfs.unpacked(out))["init"].data == b"#!/bin/sh\nexit 1\n"
+
+
+@pytest.mark.parametrize("data", [b"x", cpio.pack({}), cpio.pack({}) + initramfs.XZ_MAGIC + b"broken"])
+def test_what_is_no_initramfs(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "initramfs.img").write_bytes(data)
+    with pytest.raises(ValueError, match=r"no member|substring|second part|subsection"):
+        initramfs.unpacked(tmp_path / "initramfs.img")
 
 
 def test_something_else_than_an_arm64_kernel(root: Path, tmp_path: Path) -> None:
