@@ -165,6 +165,18 @@ def stop(process: Process, grace: float = 5.0) -> int:
     return process.wait()
 
 
+def attached(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
+    """Run a command on the user's terminal to its end and return its status. Ctrl-C is its business alone."""
+    words = [str(word) for word in argv]
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)  # not SIG_IGN, which it would inherit
+    try:
+        return subprocess.run(words, env=environment(env), check=False).returncode
+    except FileNotFoundError as error:
+        raise missing(words[0]) from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def replace(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
     """Become another program that keeps the user's terminal and environment (ssh, a shell). Doesn't return."""
     words = [str(word) for word in argv]

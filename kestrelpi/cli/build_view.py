@@ -1,100 +1,23 @@
-"""How a build and its results are shown: live on a terminal, plain lines elsewhere, one document with --json."""
+"""How the results of builds are shown: tables, or one document with --json."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
+from kestrelpi.cli.build_watch import Lines, short
 from kestrelpi.cli.context import Context
 from kestrelpi.cli.release_view import print_flaw
 from kestrelpi.cli.table import print_table
 from kestrelpi.images.compare import Change, Difference
-from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.plan import BuildPlan, Step
 from kestrelpi.images.store import Generation
 from kestrelpi.releasing.making import Made
 
 MEGA = 1e6
-
-
-class Lines:
-    """A watcher that prints a line when a step is done."""
-
-    def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
-        self.began = time.monotonic()
-        self.records: list[StepRecord] = []
-        self.changed = True
-
-    def begin(self, plan: BuildPlan) -> None:
-        self.changed = not plan.up_to_date
-        stale = sum(not step.cached for step in plan.steps)
-        if self.changed:
-            self.ctx.say(
-                f"{plan.image}: {plan.suite} from {plan.mirror.uri}, {stale} of {len(plan.steps)} steps to run"
-            )
-
-    def start(self, step: Step) -> None:
-        if not step.cached and self.ctx.verbose:
-            self.ctx.say(f"  {step.phase} {step.name} … ({step.stale})")
-
-    def line(self, text: str) -> None:
-        if self.ctx.verbose:
-            self.ctx.say(f"    {text}")
-
-    def done(self, record: StepRecord) -> None:
-        self.records.append(record)
-        how = "kept" if record.cached else f"{record.seconds:.1f} s"
-        self.ctx.say(f"  {record.phase:<12} {record.name:<24} {how:>8}  {short(record.stale)}".rstrip())
-
-
-class Live(Lines):
-    """The same, with the running step, its seconds and its last line of output below."""
-
-    def __init__(self, ctx: Context) -> None:
-        from rich.console import Console
-        from rich.status import Status
-
-        super().__init__(ctx)
-        self.status = Status("", console=Console(stderr=True))
-        self.title = ""
-        self.step_began = 0.0
-
-    def start(self, step: Step) -> None:
-        self.title, self.step_began = f"{step.phase} {step.name}", time.monotonic()
-        if not step.cached:
-            self._update(step.stale)
-
-    def line(self, text: str) -> None:
-        self._update(text)
-
-    def _update(self, text: str) -> None:
-        from rich.markup import escape
-
-        width = max(self.status.console.width - 50, 20)
-        self.status.update(f"{escape(self.title)}  {time.monotonic() - self.step_began:.0f} s  {escape(text[:width])}")
-
-
-@contextmanager
-def watcher(ctx: Context) -> Iterator[Lines]:
-    """What fits the terminal."""
-    import sys
-
-    if sys.stderr.isatty() and not ctx.verbose and not ctx.json:
-        live = Live(ctx)
-        with live.status:
-            yield live
-    else:
-        yield Lines(ctx)
-
-
-def short(text: str, width: int = 60) -> str:
-    """One line of a reason that may name many fields."""
-    return text if len(text) <= width else f"{text[:width]}…"
 
 
 def show_result(ctx: Context, made: Made, watch: Lines) -> None:

@@ -43,7 +43,7 @@ def _only_image(ctx: Context, name: str | None) -> str:
 @pass_context
 def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_from: str | None) -> None:
     """Build what changed of the image NAME, and make the result the one that nodes boot."""
-    from kestrelpi.cli import build_view
+    from kestrelpi.cli import build_view, build_watch
     from kestrelpi.images.plan import plan
     from kestrelpi.releasing import making
 
@@ -52,7 +52,7 @@ def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_fr
     if only_plan:
         build_view.show_plan(ctx, plan(ctx.paths, ctx.config, image, where))
         return
-    with build_view.watcher(ctx) as watch:
+    with build_watch.watcher(ctx) as watch:
         phase = force_from or ("bootstrap" if force else "")
         made = making.make(
             ctx.paths, ctx.config, image, force=phase, watch=watch, where=where, attempt=partial(_attempt, ctx)
@@ -190,12 +190,22 @@ def remove(ctx: Context, name: str, id: str) -> None:
 @command.command()
 @click.argument("name")
 @click.argument("id", required=False)
+@click.option("--at", metavar="SCRIPT", help="Where this script of the next build would run, instead of it.")
+@click.option("--save", metavar="SCRIPT", help="Keep what is changed as this script, such as 80-by-hand, unasked.")
 @pass_context
-def shell(ctx: Context, name: str, id: str | None) -> None:
-    """Open a shell inside a generation. What is changed there is thrown away at the end."""
+def shell(ctx: Context, name: str, id: str | None, at: str | None, save: str | None) -> None:
+    """Open a shell inside a generation; what is changed there can be kept as a script for the next builds."""
+    from kestrelpi.cli import keeping
     from kestrelpi.images import enter
 
-    enter.shell(ctx.paths, _generation(ctx, name, id))
+    if at:
+        if id or save:
+            raise click.UsageError("--at goes with neither an ID nor --save: what is done there is thrown away")
+        raise SystemExit(enter.shell_at(ctx.paths, ctx.config, _only_image(ctx, name), at, str(ctx.config_path)))
+    if save:
+        keeping.check_name(ctx, name, save)
+    left = enter.shell(ctx.paths, _generation(ctx, name, id))
+    keeping.offer(ctx, name, left.changes, save)
 
 
 @command.command()

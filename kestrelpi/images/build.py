@@ -212,8 +212,13 @@ def carry_out(step: Step, below: list[str], draft: Draft, shop: steps.Workshop, 
             f"{step.phase} {step.name} failed with status {error.returncode}",
             where=str(step.path or step.name),
             detail=error.detail,
-            fix=f"the whole log: {log}",
+            fix=f"the whole log: {log}\n  a shell where it failed: {shell_at(shop.plan.image, step)}",
         ) from error
+
+
+def shell_at(image: str, step: Step) -> str:
+    """The command that opens a shell at a step."""
+    return f"kestrelpi images shell {image} --at {step.phase}/{step.name}"
 
 
 UPDATED = ("etc/.updated", "var/.updated")

@@ -253,23 +253,28 @@ def copy_overlay(draft: Draft, shop: Workshop) -> None:
 
 def run_script(script: scripts.Script, below: Sequence[str], draft: Draft, shop: Workshop, log: Path) -> None:
     """Run a script with the variables that it declared, and nothing else."""
-    fetched.verify_all(script.fetched)
     with _scratch(shop) as scratch:
-        program = scratch / script.name
-        program.write_bytes(script.text)
-        program.chmod(0o755)
-        if script.in_chroot:
-            command = _in_chroot(script, program, whole_root(below, draft, shop), shop)
-            run.stream(command, log, line=shop.line)
-        else:
-            places = {"@ROOT@": str(shop.mount)}
-            env = {name: places.get(value, value) for name, value in script.environment.items()} | script.places
-            writable = [shop.mount, *([shop.archives] if "KESTRELPI_CACHE" in env else [])]
-            command = shop.beside(bare_root(below, draft, shop), [program], *writable)
-            run.stream(command, log, env=env, line=shop.line)
+        command, env = script_command(script, below, draft, shop, scratch)
+        run.stream(command, log, env=env, line=shop.line)
 
 
-def _in_chroot(script: scripts.Script, program: Path, box: Sandbox, shop: Workshop) -> list[str]:
+def script_command(
+    script: scripts.Script, below: Sequence[str], draft: Draft, shop: Workshop, scratch: Path, instead: Argv = ()
+) -> tuple[list[str], dict[str, str]]:
+    """The command line that runs a script in its place, and its environment; `instead`: another program there."""
+    fetched.verify_all(script.fetched)
+    program = scratch / script.name
+    program.write_bytes(script.text)
+    program.chmod(0o755)
+    if script.in_chroot:
+        return _in_chroot(script, program, whole_root(below, draft, shop), shop, instead), {}
+    places = {"@ROOT@": str(shop.mount)}
+    env = {name: places.get(value, value) for name, value in script.environment.items()} | script.places
+    writable = [shop.mount, *([shop.archives] if "KESTRELPI_CACHE" in env else [])]
+    return shop.beside(bare_root(below, draft, shop), instead or [program], *writable), env
+
+
+def _in_chroot(script: scripts.Script, program: Path, box: Sandbox, shop: Workshop, instead: Argv = ()) -> list[str]:
     inside = shop.mount / "run/kestrelpi"
     box = box.plus(["mkdir", "-p", inside / "module"], ["cp", program, inside / script.name])
     if script.source.module:
@@ -278,7 +283,7 @@ def _in_chroot(script: scripts.Script, program: Path, box: Sandbox, shop: Worksh
         target = shop.mount / str(scripts.FETCHED_IN_CHROOT / one.name).lstrip("/")
         box = box.plus(["install", "-D", "/dev/null", target], ["mount", "--bind", "-o", "ro", one.path, target])
     env = {**NONINTERACTIVE, **script.environment, **script.places}
-    return box.chroot(shop.mount, [f"/run/kestrelpi/{script.name}"], env)
+    return box.chroot(shop.mount, instead or [f"/run/kestrelpi/{script.name}"], env)
 
 
 def foreign_programs(tree: Path) -> list[Path]:
