@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.registry import Node
 from kestrelpi.users.registry import load
-from kestrelpi.verify import containers
+from kestrelpi.verify import containers, kubernetes
 from kestrelpi.verify.site import FIBO, FIBO_IS, CheckFailed, Site
 
 MOST_OFF = 1.0
@@ -170,4 +170,5 @@ CHECKS = (
     Check("mpi", mpi, "openmpi"),
     Check("container", containers.container, "docker"),
     Check("swarm", containers.swarm, "swarm"),
+    Check("k3s", kubernetes.k3s, "k3s"),
 )
