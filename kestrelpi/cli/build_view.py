@@ -16,6 +16,7 @@ from kestrelpi.images.compare import Change, Difference
 from kestrelpi.images.plan import BuildPlan, Step
 from kestrelpi.images.store import Generation
 from kestrelpi.releasing.making import Made
+from kestrelpi.releasing.overview import Row
 
 MEGA = 1e6
 
@@ -93,40 +94,39 @@ def _plan_step(step: Step) -> dict[str, object]:
     }
 
 
-def show_generations(ctx: Context, images: Sequence[tuple[Generation | None, list[Generation], str]]) -> None:
-    """All generations of some images; each with the image's current one."""
-    rows: list[dict[str, object]] = []
-    for current, generations, _ in images:
-        for one in generations:
-            manifest = one.manifest
-            rows.append(
-                {
-                    "image": one.image,
-                    "id": one.id,
-                    "current": current is not None and current.id == one.id,
-                    "created": manifest.created,
-                    "suite": manifest.suite,
-                    "kernel": manifest.kernel,
-                    "packages": len(manifest.packages),
-                    "files": manifest.files,
-                    "boot_bytes": sum(info.size for info in manifest.boot.values()),
-                }
-            )
+def show_generations(ctx: Context, rows: Sequence[Row], empty: Sequence[str]) -> None:
+    """All generations of some images, and the images that have none."""
     if ctx.json:
-        ctx.document(rows)
+        ctx.document([row.document() for row in rows])
         return
     print_table(
-        ("IMAGE", "GENERATION", "", "CREATED", "SUITE", "KERNEL", "PACKAGES", "FILES", "BOOT"),
+        ("IMAGE", "GENERATION", "", "CREATED", "SUITE", "KERNEL", "PACKAGES", "SIZE", "BOOT", "TEST", "NODES"),
         [_generation_row(row) for row in rows]
-        + [(name, "not built yet", "", "", "", "", "", "", "") for _, generations, name in images if not generations],
+        + [(name, "not built yet", "", "", "", "", "", "", "", "", "") for name in empty],
     )
 
 
-def _generation_row(row: dict[str, object]) -> tuple[str, ...]:
-    size = row["boot_bytes"]
-    boot = f"{size / MEGA:.1f} MB" if isinstance(size, int) else ""
-    texts = [str(row[name]) for name in ("created", "suite", "kernel", "packages", "files")]
-    return (str(row["image"]), str(row["id"]), "current" if row["current"] else "", *texts, boot)
+SHOWN = 3
+"""So many names of nodes stand in a table."""
+
+
+def _generation_row(row: Row) -> tuple[str, ...]:
+    manifest = row.generation.manifest
+    boot = sum(info.size for info in manifest.boot.values())
+    more = f" and {len(row.nodes) - SHOWN} more" if len(row.nodes) > SHOWN else ""
+    return (
+        row.generation.image,
+        row.generation.id,
+        row.state,
+        manifest.created,
+        manifest.suite,
+        manifest.kernel,
+        str(len(manifest.packages)),
+        f"{row.size / MEGA:.0f} MB",
+        f"{boot / MEGA:.1f} MB",
+        row.tested,
+        " ".join(row.nodes[:SHOWN]) + more,
+    )
 
 
 def show_generation(ctx: Context, generation: Generation) -> None:
@@ -159,10 +159,11 @@ def show_difference(ctx: Context, difference: Difference) -> None:
         ("PACKAGE", difference.packages),
         ("FILE", difference.files),
         ("BOOT FILE", difference.boot),
+        ("CONFIGURATION", difference.configuration),
     ):
         if changes:
             print_table((title, "OLD", "NEW"), [_change_row(change) for change in changes])
-    if not (difference.packages or difference.files or difference.boot):
+    if not (difference.packages or difference.files or difference.boot or difference.configuration):
         click.echo("no difference")
 
 

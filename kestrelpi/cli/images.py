@@ -64,13 +64,16 @@ def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_fr
 @click.argument("name", required=False)
 @pass_context
 def list_(ctx: Context, name: str | None) -> None:
-    """List generations; the current one, which nodes boot, is marked."""
+    """List generations: what they are, whether they were tested, who boots them."""
     from kestrelpi.cli import build_view
     from kestrelpi.images.store import Store
+    from kestrelpi.nodes.registry import Registry
+    from kestrelpi.releasing import overview
 
     store = Store(ctx.paths)
     names = [name] if name else sorted({*ctx.config.images, *store.images()})
-    build_view.show_generations(ctx, [(store.current(one), store.generations(one), one) for one in names])
+    found = overview.rows(store, ctx.config, Registry.load(ctx.paths.registry, ctx.config), names)
+    build_view.show_generations(ctx, found, [one for one in names if not store.generations(one)])
 
 
 @command.command()
@@ -90,11 +93,13 @@ def show(ctx: Context, name: str, id: str | None) -> None:
 @click.argument("new", required=False)
 @pass_context
 def diff(ctx: Context, name: str, old: str, new: str | None) -> None:
-    """Compare the generations OLD and NEW (default: the current one) of the image NAME: packages, files, boot files."""
+    """Compare the generations OLD and NEW (default: the current one): packages, files, boot files, configuration."""
     from kestrelpi.cli import build_view
     from kestrelpi.images.compare import compare
+    from kestrelpi.images.layers import Layers
 
-    build_view.show_difference(ctx, compare(_generation(ctx, name, old), _generation(ctx, name, new)))
+    layers = Layers(ctx.paths.cache / "layers")
+    build_view.show_difference(ctx, compare(_generation(ctx, name, old), _generation(ctx, name, new), layers))
 
 
 @command.command()
@@ -124,7 +129,7 @@ def publish(ctx: Context, name: str, id: str | None, untested: bool) -> None:
     """Give all nodes the generation ID at their next boot; default: what the canary group has, else the newest."""
     from kestrelpi.releasing import making
 
-    generation = making.to_publish(ctx.paths, ctx.config, name, id or "", untested)
+    generation = making.to_publish(ctx.paths, ctx.config, name, id or "", untested=untested)
     making.publish(ctx.paths, generation)
     if ctx.json:
         ctx.document({"image": name, "current": generation.id})

@@ -1,13 +1,18 @@
-"""What differs between two generations: packages, and files by their inodes and bytes."""
+"""What differs between two generations: packages, files by their inodes and bytes, and what went into the steps."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from kestrelpi.images.keys import PREVIOUS
+from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation
+
+HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,30 @@ class Difference:
     packages: tuple[Change, ...]
     files: tuple[Change, ...]
     boot: tuple[Change, ...]
+    configuration: tuple[Change, ...]
+    """Scripts, package lists, overlay files, variables and settings that made the one and not the other."""
 
 
-def compare(old: Generation, new: Generation) -> Difference:
-    """Compare two generations; a hard link in both is equal without being read."""
+def compare(old: Generation, new: Generation, layers: Layers) -> Difference:
+    """Compare two generations; a hard link in both is equal without being read. `layers`: those they are made of."""
     packages = _changes(dict(old.manifest.packages), dict(new.manifest.packages))
     boot = _changes(
         {name: info.sha256[:12] for name, info in old.manifest.boot.items()},
         {name: info.sha256[:12] for name, info in new.manifest.boot.items()},
     )
-    return Difference(packages, tuple(_files(old.root, new.root)), boot)
+    configuration = _changes(_made_of(old, layers), _made_of(new, layers))
+    return Difference(packages, tuple(_files(old.root, new.root)), boot, configuration)
+
+
+def _made_of(generation: Generation, layers: Layers) -> dict[str, str]:
+    """`phase script: field` → value, of every step whose layer is there; hashes are cut short."""
+    found = {}
+    for key in generation.manifest.keys:
+        info = layers.info(key)
+        for name, value in (info.fields if info else {}).items():
+            if info and name not in ("phase", "name", PREVIOUS):
+                found[f"{info.phase} {info.name}: {name}"] = value[:12] if HASH.fullmatch(value) else value
+    return found
 
 
 def _changes(old: dict[str, str], new: dict[str, str]) -> tuple[Change, ...]:

@@ -18,6 +18,8 @@ from kestrelpi.releasing.lint import lint, refuse
 Try = Callable[[Generation], outcome.Outcome]
 """Boots a generation in the lab and keeps what came of it."""
 
+Examine = Callable[[Paths, Config, Generation], list[Flaw]]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -89,7 +91,9 @@ def publish(paths: Paths, generation: Generation) -> None:
     store.end_canary(generation.image)
 
 
-def to_publish(paths: Paths, config: Config, image: str, id: str, untested: bool) -> Generation:
+def to_publish(
+    paths: Paths, config: Config, image: str, id: str, *, untested: bool, examine: Examine = lint
+) -> Generation:
     """What `images publish` is about: `id`, else what the canary group has, else the newest. Raises UserError."""
     if image not in config.images:
         raise ConfigError(f"there is no image {image!r}", fix=f"images: {', '.join(config.images)}")
@@ -104,7 +108,7 @@ def to_publish(paths: Paths, config: Config, image: str, id: str, untested: bool
             where=f"images.{image}.publish: tested",
             fix=f"kestrelpi images test {image} {found.id}; or add --untested",
         )
-    refuse(lint(paths, config, found), found)
+    refuse(examine(paths, config, found), found)
     return found
 
 

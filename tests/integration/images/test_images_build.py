@@ -15,6 +15,7 @@ import pytest
 from kestrelpi.errors import UserError
 from kestrelpi.images import enter, initramfs, steps, tidy
 from kestrelpi.images.compare import compare
+from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
 
@@ -101,9 +102,10 @@ def test_an_edited_script_runs_again_and_only_what_follows(paths: Paths, script:
     assert next(one.stale for one in seen.records if one.name == "95-edited") == "script"
     assert (first.root / "etc/edited").read_text() == "one\n"
     assert (second.root / "etc/edited").read_text() == "two\n"
-    difference = compare(first, second)
+    difference = compare(first, second, Layers(paths.cache / "layers"))
     assert [one.name for one in difference.files] == ["etc/edited"]
     assert difference.packages == ()
+    assert [one.name for one in difference.configuration] == ["configure 95-edited: script"]
     shared = "usr/bin/bash"
     assert (first.root / shared).stat().st_ino == (second.root / shared).stat().st_ino
 
@@ -133,8 +135,10 @@ def test_an_empty_file_removes_a_built_in_script(paths: Paths) -> None:
     empty.touch()
     without, seen = support.make(paths)
     assert "20-timezone" not in [one.name for one in seen.records]
-    difference = compare(with_timezone, without)
+    difference = compare(with_timezone, without, Layers(paths.cache / "layers"))
     assert {one.name for one in difference.files} == {"etc/timezone", "etc/localtime"}
+    gone = [one for one in difference.configuration if one.name.endswith("KESTRELPI_TIMEZONE")]
+    assert [(one.old, one.new) for one in gone] == [("Europe/Madrid", "")]
 
 
 def test_deleted_files_and_replaced_folders_are_gone(paths: Paths, script: Script) -> None:

@@ -1,0 +1,74 @@
+"""The configuration with which a generation is tried: the user's, cut down to what the lab has."""
+
+from __future__ import annotations
+
+import pytest
+
+from kestrelpi.config import parse as parse_config
+from kestrelpi.releasing.trial import for_lab, model_for
+
+TEXT = """\
+cluster: school
+network: {interface: eth0, address: 10.50.0.1/24, nodes: 10.50.0.20-10.50.0.90, nameservers: [9.9.9.9]}
+services:
+  listen: 10.50.0.1
+  dhcp: {backend: proxy}
+  tftp: {port: 1069}
+  nfs: {backend: kernel, version: "4.1", port: 12049}
+images:
+  default: {modules: [openmp], publish: tested, canary: rpi}
+  other: {modules: [slurm], options: {slurm: {port: 6900}}, publish: tested, canary: five}
+groups:
+  rpi: {}
+  five: {image: other, models: ["5"], cmdline: quiet}
+  six: {image: other}
+power: {driver: wol}
+users: {homes: /home/x, server: "nas:/homes"}
+"""
+
+
+def test_only_the_image_and_one_of_its_groups_are_there() -> None:
+    made = parse_config(for_lab(TEXT, "other"))
+    assert list(made.images) == ["other"]
+    assert list(made.groups) == ["five"]
+    assert made.images["other"].modules == ("slurm",)
+    assert made.images["other"].options == {"slurm": {"port": "6900"}}
+    assert made.groups["five"].cmdline == "quiet"
+    assert made.cluster == "school"
+
+
+def test_nothing_of_the_real_network_is_touched() -> None:
+    made = parse_config(for_lab(TEXT, "default"))
+    assert made.network.interface == ""
+    assert made.services.listen is None
+    assert made.services.dhcp.backend == "builtin"
+    assert made.services.tftp.port == 69
+    assert (made.services.nfs.backend, made.services.nfs.port, made.services.nfs.version) == ("ganesha", 2049, "4.1")
+    assert made.power.driver == "none"
+    assert made.users.server == ""
+    assert str(made.network.address) == "10.50.0.1/24"
+    assert str(made.node_addresses) == "10.50.0.20-10.50.0.90"
+
+
+def test_a_trial_neither_tests_nor_holds_back() -> None:
+    image = parse_config(for_lab(TEXT, "default")).images["default"]
+    assert (image.publish, image.canary) == ("built", "")
+
+
+@pytest.mark.parametrize("text", ["", "cluster: x\n", "network: {address: 10.77.0.1/24}\n"])
+def test_what_is_left_out_has_its_default(text: str) -> None:
+    made = parse_config(for_lab(text, "default"))
+    assert made.groups["rpi"].image == "default"
+    assert "default" in made.images
+
+
+def test_an_image_that_no_group_boots_gets_a_group() -> None:
+    text = "images: {default: {}, lone: {modules: []}}\ngroups: {rpi: {}}\n"
+    made = parse_config(for_lab(text, "lone"))
+    assert made.groups["rpi"].image == "lone"
+
+
+def test_the_model_is_the_first_that_the_groups_name() -> None:
+    config = parse_config(TEXT)
+    assert model_for(config, "other") == "5"
+    assert model_for(config, "default") == "4"
