@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ class BootReport:
 def build(root: Path, overlay: Mapping[str, Path], out: Path, cache: Path) -> BootReport:
     """Fill the new folder `out`. `overlay`: files of the initramfs; `cache` keeps what was compressed once.
 
+    Files are hard links of the root's and the cache's, so all three are on one file system.
     Raises UserError when the parts don't belong together.
     """
     out.mkdir()
@@ -49,7 +50,7 @@ def build(root: Path, overlay: Mapping[str, Path], out: Path, cache: Path) -> Bo
         packed.result()
     trees = device_trees(root, kernel)
     for tree in trees:
-        shutil.copyfile(tree, out / tree.name)
+        os.link(tree, out / tree.name)
     (out / "overlays").mkdir()
     copy_firmware(root / FIRMWARE, out)
     files = {str(path.relative_to(out)): describe(path) for path in sorted(out.rglob("*")) if path.is_file()}
@@ -97,11 +98,11 @@ def compressed_kernel(image: Path, cache: Path, out: Path, pack: Packer = write_
     """The kernel, gzip-compressed: Debian's is plain and three times as long. Compressed once per kernel."""
     data = image.read_bytes()
     if data[:2] == b"\x1f\x8b":
-        shutil.copyfile(image, out)
+        os.link(image, out)
         return
     if data[56:60] != ARM64_MAGIC:
         raise UserError("this is no arm64 kernel", where=str(image))
-    kept(data, "libdeflate.gz", cache, pack, out)
+    os.link(kept(data, "libdeflate.gz", cache, pack), out)
 
 
 def device_trees(root: Path, kernel: str) -> list[Path]:
@@ -120,9 +121,9 @@ def copy_firmware(source: Path, out: Path) -> None:
     if not files:
         raise UserError("the root has no boot firmware", where=str(source), fix="put it there in a post-install script")
     for path in files:
-        shutil.copyfile(path, out / path.name)
+        os.link(path, out / path.name)
     for path in sorted((source / "overlays").glob("*.dtbo")):
-        shutil.copyfile(path, out / "overlays" / path.name)
+        os.link(path, out / "overlays" / path.name)
 
 
 def describe(path: Path) -> BootFileInfo:

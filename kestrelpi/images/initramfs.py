@@ -51,8 +51,8 @@ def build(root: Path, overlay: Mapping[str, Path], kernel: str, out: Path, cache
     entries, paths, missing = contents(root, overlay, kernel)
     small = skeleton().keys() | overlay.keys()
     first = cpio.pack({name: entry for name, entry in entries.items() if name in small})
-    kept(cpio.pack({name: entry for name, entry in entries.items() if name not in small}), "xz", cache, compress, out)
-    out.write_bytes(first + out.read_bytes())
+    second = cpio.pack({name: entry for name, entry in entries.items() if name not in small})
+    out.write_bytes(first + kept(second, "xz", cache, compress).read_bytes())
     names = tuple(kmod.module_name(path) for path in paths)
     return InitramfsReport(kernel, out.stat().st_size, names, tuple(missing), time.monotonic() - started)
 

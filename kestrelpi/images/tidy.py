@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from kestrelpi.files import locked
-from kestrelpi.images import squashfs
+from kestrelpi.images import kept, squashfs
 from kestrelpi.images.build import disk_errors
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation, Store
@@ -49,6 +49,6 @@ def collect(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> 
             store.remove(generation)
         for key in rubbish.layers:
             layers.remove(key)
-        for path in squashfs.unused(layers):
+        for path in (*squashfs.unused(layers), *kept.unused(paths.cache / "packed")):
             path.unlink()
     return rubbish
