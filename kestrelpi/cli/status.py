@@ -22,6 +22,12 @@ def command(ctx: Context) -> None:
         f"kestrelpi serve {answer['version']}: process {answer['pid']} on {answer['listen']}, "
         f"NFS by {answer['nfs']}, up {time.time() - answer['started']:.0f} s"
     )
+    storm = answer["storm"]
+    if storm and (storm["waiting_files"] or storm["waiting_root"]):
+        click.echo(
+            f"many Pis boot: {storm['files']} load files ({storm['waiting_files']} wait for that), "
+            f"{storm['root']} start from their root ({storm['waiting_root']} wait)"
+        )
     modules = answer["modules"]
     if modules["running"]:
         click.echo(f"modules: {', '.join(modules['running'])}")

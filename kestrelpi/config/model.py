@@ -28,6 +28,8 @@ class Network:
     """Addresses that registering hands out; default: the lower half, from the 11th address on."""
     gateway: IPv4Address | None = None
     """The nodes' default gateway; default: the frontend."""
+    speed: int = 0
+    """Mbit/s that the frontend's link to the nodes carries; 0: what its interface says."""
     domain: str = "cluster.internal"
     nameservers: tuple[IPv4Address, ...] = ()
     """Where our DNS forwards other names; default: the frontend's own resolvers."""
@@ -93,6 +95,8 @@ class Services:
 
     listen: IPv4Address | None = None
     """The address to listen on; default: network.address."""
+    admission: bool = True
+    """Whether Pis wait their turn when more are switched on than the link carries."""
     dhcp: Dhcp = field(default_factory=Dhcp)
     tftp: Tftp = field(default_factory=Tftp)
     dns: Dns = field(default_factory=Dns)
@@ -124,12 +128,12 @@ class Image:
     packages: tuple[str, ...] = ()
     """More Debian packages."""
     timezone: str = "Etc/UTC"
+    allow_secrets: tuple[str, ...] = ()
+    """Files that may be in the image although they look like secrets: absolute paths, with * and ?."""
     kernel: Kernel = field(default_factory=Kernel)
     publish: Literal["built", "tested"] = "built"
     """When a new generation becomes the one that nodes boot: at once, or once it booted in the lab."""
     canary: str = ""
-    allow_secrets: tuple[str, ...] = ()
-    """Files that may be in the image although they look like secrets: absolute paths, with * and ?."""
     """A group that gets new generations first; the others get them by `kestrelpi images publish`."""
     root: RootKind = "nfs"
     """How nodes mount it: as compressed files from NFS, or as a folder over NFS."""

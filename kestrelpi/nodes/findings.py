@@ -12,7 +12,7 @@ from kestrelpi.nodes.sightings import Sighting
 
 Rule = Callable[[Seen], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (*rules_loader.RULES, *rules_system.RULES)
-EXPLAINS_SILENCE = {"missing-file", "offer-ignored", "no-offer", "pool-full"}
+EXPLAINS_SILENCE = {"missing-file", "offer-ignored", "no-offer", "pool-full", "gave-up"}
 
 
 def diagnose(seen: Seen) -> list[Finding]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from kestrelpi.finding import Finding, Severity
-from kestrelpi.nodes.boots import Kind, Stage
+from kestrelpi.nodes.boots import FOR_OFFER, Kind, Stage
 from kestrelpi.nodes.seen import Seen
 
 TRIES = 3
@@ -62,6 +62,18 @@ def missing(seen: Seen) -> Iterator[Finding]:
 def unanswered(seen: Seen) -> Iterator[Finding]:
     boot = seen.last
     if boot.current is not Stage.DISCOVER:
+        return
+    if boot.of(Kind.GAVE_UP):
+        yield seen.finding(
+            "gave-up",
+            Severity.ERROR,
+            "it asked for an address, was kept waiting while others loaded, and has stopped asking",
+            "more Pis were switched on at once than the link lets boot within the time that a boot loader asks; its "
+            "BOOT_ORDER doesn't begin again (no f at its front), or its power was cut",
+            "switch it off and on; next time in groups (power.stagger), or over a faster link; BOOT_ORDER=0xf2",
+        )
+        return
+    if FOR_OFFER in boot.of(Kind.HELD):
         return
     if boot.of(Kind.NO_ADDRESS):
         yield seen.finding(

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -40,6 +41,7 @@ from kestrelpi.services.neighbours import mac_of
 from kestrelpi.services.node_api import NodeApi
 from kestrelpi.services.observer import Observer
 from kestrelpi.services.tftp.process import TftpProcess
+from kestrelpi.services.turns import Turns, turns_of
 from kestrelpi.services.wire_facts import WireFacts
 from kestrelpi.services.wishes import PowerWishes
 
@@ -61,7 +63,7 @@ class Daemon:
         self.boots = BootLog(paths.boots, self.metrics.reached)
         self.facts = WireFacts(paths.wire)
         self.meeting = Meeting(self.directory, self._met)
-        self.observer = Observer(self.boots, self.facts, self._arm, mac_of, time.time, self.meeting.met)
+        self.turns: Turns | None = None
         self.dhcp: DhcpServer | None = None
         self.dns: DnsServer | None = None
         self.sightings = Sightings(paths.sightings)
@@ -94,6 +96,9 @@ class Daemon:
         if config.network.interface and not config.listen.is_loopback:
             check_interface(config.network.interface)
         check_address(str(config.listen))
+        self.turns = turns_of(config)
+        reached = self.turns.reached if self.turns else lambda mac, stage: None
+        self.observer = Observer(self.boots, self.facts, self._arm, mac_of, time.time, self.meeting.met, reached)
         stack.callback(self._flush, True)
         self._start_tftp(stack)
         if config.services.dhcp.listens:
@@ -111,6 +116,7 @@ class Daemon:
             RuntimeFiles(self.paths, self.config, self.directory.registry),
             time.time,
             self.meeting.met,
+            self.turns,
         )
         http = Http(
             application(self.api, self.status, self.measured),
@@ -125,12 +131,9 @@ class Daemon:
         self.cluster = ClusterServices(lambda: self._frontend(here.program), here.systemd)
         stack.push_async_callback(self.cluster.stop)
         wishes = PowerWishes(self.paths, lambda: (self.config, self.directory.registry))
-        for tending in (
-            asyncio.create_task(self.cluster.tend()),
-            asyncio.create_task(wishes.tend()),
-            asyncio.create_task(self.meeting.tend()),
-        ):
-            stack.callback(tending.cancel)
+        tasks = [self.cluster.tend(), wishes.tend(), self.meeting.tend()]
+        for task in [*tasks, self.turns.tend()] if self.turns else tasks:
+            stack.callback(asyncio.create_task(task).cancel)
 
     def _frontend(self, program: str) -> Frontend:
         """What the modules want of this machine now."""
@@ -146,6 +149,7 @@ class Daemon:
             self._sighted,
             note=here.note,
             foreign=here.foreign,
+            turns=self.turns,
         )
         stack.push_async_callback(self.dhcp.stop)
         await self.dhcp.start()
@@ -251,6 +255,7 @@ class Daemon:
                 tftp=self.tftp.counters,
                 stages=stages,
                 foreign=len(self.facts.servers),
+                turns=self.turns,
             )
         )
 
@@ -276,6 +281,7 @@ class Daemon:
             "listen": str(self.config.listen),
             "nfs": nfs.backend(self.config.services.nfs),
             "modules": {"running": sorted(self.cluster.running), "failed": self.cluster.failed},
+            "storm": asdict(self.turns.standing) if self.turns else None,
             "nodes": nodes,
         }
 

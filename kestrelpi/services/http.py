@@ -23,10 +23,12 @@ from kestrelpi.errors import UserError
 from kestrelpi.nodes.models import Identity, board
 from kestrelpi.services.metrics import CONTENT_TYPE
 from kestrelpi.services.neighbours import mac_of
-from kestrelpi.services.node_api import Client, NodeApi, Refused
+from kestrelpi.services.node_api import LATER, Client, NodeApi, Refused
 
 log = logging.getLogger("kestrelpi")
 
+HOLD = 4.0
+"""Seconds before a node that has to wait is told so, if it then still has to; it gives us 10."""
 BODY_LIMIT = 4096
 """Bytes of a report that are read."""
 KEPT_LIMIT = 16 * 2**20
@@ -45,8 +47,12 @@ def application(api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Cal
         return Response(status_code=204)
 
     async def boot(request: Request) -> Response:
-        generation = request.query_params.get("generation", "")
-        return PlainTextResponse(api.boot(client(request), said(request), generation) + "\n")
+        asking = client(request), said(request), request.query_params.get("generation", "")
+        answer = api.boot(*asking)
+        if answer == LATER:  # hundreds may wait, and each asks again a second after its answer
+            await asyncio.sleep(HOLD)
+            answer = api.boot(*asking)
+        return PlainTextResponse(answer + "\n")
 
     async def runtime(request: Request) -> Response:
         archive = api.runtime_archive(client(request), request.query_params.get("token", ""))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kestrelpi.nodes.boots import Boot, Stage
+from kestrelpi.services.turns import Turns
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
@@ -19,6 +20,7 @@ DHCP_DROPPED = ("malformed", "limited", "ignored", "refused", "pool_full", "unse
 DHCP_RECEIVED = ("discover", "offer", "request", "decline", "ack", "nak", "release", "inform")
 TFTP_ENDED = ("done", "aborted", "timeout", "missing")
 TFTP_DROPPED = ("refused", "malformed")
+STORM = ("let_in", "held", "held_root", "late", "gave_up")
 DNS_DROPPED = ("refused", "malformed", "unanswered")
 
 Sample = tuple[str, Mapping[str, str], float]
@@ -94,6 +96,7 @@ class Sources:
     """Of each registered node: the stage of its last boot; empty: never seen."""
     foreign: int
     """Other DHCP servers that were heard."""
+    turns: Turns | None = None
 
 
 class Metrics:
@@ -114,7 +117,7 @@ class Metrics:
 
     def text(self, sources: Sources) -> str:
         """The page."""
-        return render([*_service(sources), *_transport(sources), *self._boots()])
+        return render([*_service(sources), *_transport(sources), *_turns(sources.turns), *self._boots()])
 
     def _boots(self) -> Iterator[Family]:
         yield Family("kestrelpi_boots_begun_total", "counter", "Boots of Pis that began.", [("", {}, self.begun)])
@@ -170,6 +173,30 @@ def _transport(sources: Sources) -> Iterator[Family]:
     )
     yield _by("kestrelpi_dns_queries_total", "DNS queries.", "result", dns, ("answered", "forwarded"))
     yield _by("kestrelpi_dns_dropped_total", "DNS queries without an answer.", "reason", dns, DNS_DROPPED)
+
+
+def _turns(turns: Turns | None) -> Iterator[Family]:
+    if turns is None:
+        return
+    now, counters = turns.standing, turns.counters
+    yield Family(
+        "kestrelpi_storm_pis",
+        "gauge",
+        "Pis that load, or wait for their turn.",
+        [
+            ("", {"stage": stage, "state": state}, count)
+            for stage, state, count in (
+                ("files", "loading", now.files),
+                ("files", "waiting", now.waiting_files),
+                ("root", "loading", now.root),
+                ("root", "waiting", now.waiting_root),
+            )
+        ],
+    )
+    yield _by("kestrelpi_storm_total", "Pis by what became of their turn.", "result", counters, STORM)
+    yield Family(
+        "kestrelpi_storm_link_bytes", "gauge", "Bytes a second that the link is counted for.", [("", {}, now.link)]
+    )
 
 
 def _by(name: str, text: str, label: str, counters: Mapping[str, int], keys: Sequence[str]) -> Family:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.nodes.boots import FOR_ROOT, BootLog, Kind, Stage
 from kestrelpi.nodes.files import FRESH
 from kestrelpi.nodes.identity import Secrets, TokenRefused
 from kestrelpi.nodes.kept import KeptThings, NotKept
@@ -23,10 +23,13 @@ from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.sightings import Sightings
 from kestrelpi.services.directory import Directory
+from kestrelpi.services.turns import Turns
 
 log = logging.getLogger("kestrelpi")
 
 PRIVILEGED = 1024
+LATER = "wait turn"
+"""The answer to a node that may start later, because others do now. Initramfs that know only `wait` do the same."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class NodeApi:
         runtime: Runtime,
         clock: Callable[[], float],
         met: Callable[[str, str], None] = lambda mac, address: None,
+        turns: Turns | None = None,
     ) -> None:
         self.directory = directory
         self.boots = boots
@@ -75,6 +79,8 @@ class NodeApi:
         self.clock = clock
         self.met = met
         """Hears which address a MAC boots with, as the neighbour table has it."""
+        self.turns = turns
+        """Whose turn it is to start from its root; None: everybody's at once."""
         self._due: dict[str, str] = {}
         """MACs that a delivery is due to, with the token that was given out for it."""
         self._delivered: set[str] = set()
@@ -89,11 +95,13 @@ class NodeApi:
         mac = self._mac(client)
         try:
             self.boots.record(mac, Stage(stage), self.clock(), detail)
+            if self.turns:
+                self.turns.reached(mac, Stage(stage))
         except ValueError:
             raise Refused(400, f"there is no stage {stage[:40]!r}") from None
 
     def boot(self, client: Client, said: Identity, generation: str) -> str:
-        """`wait`, `reboot` or `boot TOKEN`; `generation` is the one whose initramfs asks."""
+        """`wait`, LATER, `reboot` or `boot TOKEN`; `generation` is the one whose initramfs asks."""
         mac = self._mac(client)
         self.sightings.see(mac, said, self.clock())
         self.met(mac, client.address)
@@ -109,6 +117,9 @@ class NodeApi:
         self._privileged(client)
         if not self._is_due(mac):
             raise Refused(403, f"{node.name} has its files already; they are given out once a boot")
+        if self.turns and not self.turns.root(mac):
+            self.boots.note(mac, Kind.HELD, self.clock(), FOR_ROOT)
+            return LATER
         self._due[mac] = self.secrets.token(mac, self.clock())
         return f"boot {self._due[mac]}"
 

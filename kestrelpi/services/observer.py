@@ -18,6 +18,8 @@ KERNEL = "vmlinuz"
 COMMAND_LINE = "cmdline.txt"
 OLD_BLKSIZE = "blksize 1024"
 """What an EEPROM before 2022-10 asks for (start4.elf, which comes after it, always does)."""
+LIGHT = ("bootcode.bin", "bootsig.bin")
+"""What a Pi 3's ROM loads: 52 KB, before it asks for an address again."""
 LOUD = ("done", "timeout", "refused")
 
 
@@ -32,6 +34,7 @@ class Observer:
         mac_of: Callable[[str], str | None],
         clock: Callable[[], float],
         met: Callable[[str, str], None] = lambda mac, address: None,
+        reached: Callable[[str, Stage], None] = lambda mac, stage: None,
     ) -> None:
         self.boots = boots
         self.facts = facts
@@ -40,6 +43,8 @@ class Observer:
         self.clock = clock
         self.met = met
         """Hears which address a MAC boots with."""
+        self.reached = reached
+        """Hears that a boot loader loads files that count, and that it has them all."""
 
     def stage(self, mac: str, stage: Stage, detail: str) -> None:
         """DHCP: a boot loader reached a stage."""
@@ -89,6 +94,8 @@ class Observer:
 
     def _started(self, mac: str, name: str, detail: str, now: float) -> None:
         self.boots.record(mac, Stage.FIRMWARE, now)
+        if name not in LIGHT:
+            self.reached(mac, Stage.FIRMWARE)
         if mandatory(name):
             boot = self.boots.current(mac)
             if detail == OLD_BLKSIZE and boot is not None and not boot.of(Kind.FILE):
@@ -101,6 +108,7 @@ class Observer:
             self.arm(mac)
         if name == KERNEL:
             self.boots.record(mac, Stage.KERNEL, now)
+            self.reached(mac, Stage.KERNEL)
 
 
 def without_prefix(path: str) -> str:

@@ -9,10 +9,11 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from kestrelpi.config import Config
+from kestrelpi.nodes.boots import FOR_OFFER, Stage
 from kestrelpi.nodes.boots import Kind as Sign
-from kestrelpi.nodes.boots import Stage
-from kestrelpi.nodes.models import Identity, identify, is_pi
+from kestrelpi.nodes.models import FOURCCS, Identity, identify, is_pi
 from kestrelpi.nodes.node import Node
+from kestrelpi.services.admission import BOOTCODE, EEPROM, ROM, Patience
 from kestrelpi.services.dhcp.book import LeaseBook
 from kestrelpi.services.dhcp.notices import Notices
 from kestrelpi.services.dhcp.offer import Grant, Site, grant, inform, nak
@@ -39,6 +40,12 @@ class Directory(Protocol):
     def node_by_mac(self, mac: str) -> Node | None: ...
 
     def node_by_address(self, address: IPv4Address) -> Node | None: ...
+
+
+class Turns(Protocol):
+    """Who may load now."""
+
+    def ask(self, mac: str, patience: Patience, xid: int) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class Policy:
     sighted: Callable[[str, Identity], None]
     notices: Notices
     note: Callable[[str, Sign, str], None] = lambda mac, sign, detail: None
+    turns: Turns | None = None
+    """Whose turn it is to load; None: everybody's at once."""
     counters: Counter[str] = field(default_factory=Counter)
     _users: Counter[str] = field(default_factory=Counter)
     """How many addresses of the pool a MAC was found to use."""
@@ -132,7 +141,29 @@ class Policy:
         if not client.served:
             self.counters["ignored"] += 1
             return None
+        if client.boot and asked.pxe and not self._its_turn(asked):
+            return None
         return self._offer(asked, client, now)
+
+    def _its_turn(self, asked: Message) -> bool:
+        """Whether a boot loader may load now; if not, `called` makes its offer when it may."""
+        if self.turns is None or self.turns.ask(asked.mac, self._patience(asked), asked.xid):
+            return True
+        self.counters["held"] += 1
+        self.note(asked.mac, Sign.HELD, FOR_OFFER)
+        return False
+
+    def _patience(self, asked: Message) -> Patience:
+        """The time that a boot loader gives us; that of a Pi 3, which is short and final, where we can't be sure."""
+        if asked.mac[:8] in FOUR_AND_LATER or asked.guid[1:5] in FOURCCS:
+            return EEPROM
+        if len(asked.wanted) != ROM_WANTS:
+            return BOOTCODE
+        return replace(ROM, answering=float(self.config.services.dhcp.rom_delay))
+
+    def called(self, asked: Message, now: float) -> Answer | None:
+        """The offer for a DISCOVER that was kept waiting."""
+        return self._offer(asked, self._client(asked), now)
 
     def _offer(self, asked: Message, client: Client, now: float) -> Answer | None:
         held = self.book.get(asked.mac)

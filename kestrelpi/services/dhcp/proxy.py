@@ -37,6 +37,10 @@ class Proxy(Policy):
         if not client.boot or (asked.giaddr != NOWHERE and asked.giaddr not in self.site.network):
             self.counters["ignored"] += 1
             return None
+        return self.called(asked, now) if self._its_turn(asked) else None
+
+    def called(self, asked: Message, now: float) -> Answer | None:
+        """The offer for a DISCOVER that may have been kept waiting."""
         self.event(asked.mac, Stage.OFFER, "as a proxy")
         return Answer(proxy(self.site, asked), NOWHERE, Kind.OFFER, self._delay(asked))
 

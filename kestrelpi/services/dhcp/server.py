@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
@@ -26,6 +26,7 @@ from kestrelpi.services.dhcp.offer import Site
 from kestrelpi.services.dhcp.packet import NOWHERE, Kind, Malformed, Message, parse
 from kestrelpi.services.dhcp.policy import Answer, Directory, Policy
 from kestrelpi.services.dhcp.proxy import Proxy
+from kestrelpi.services.turns import Turns
 
 log = logging.getLogger("kestrelpi")
 
@@ -86,7 +87,9 @@ class DhcpServer:
         clock: Callable[[], float] = time.time,
         note: Callable[[str, Sign, str], None] = lambda mac, sign, detail: None,
         foreign: Callable[[IPv4Address, bool], None] = lambda server, proxy: None,
+        turns: Turns | None = None,
     ) -> None:
+        """`turns`: whose turn it is to load; None: everybody's at once."""
         self.config = config
         self.notices = Notices(clock, heard=foreign)
         self._file = leases_file
@@ -96,7 +99,13 @@ class DhcpServer:
             config.pool, lambda address: address in own or directory.node_by_address(address) is not None
         )
         rules = Proxy if config.services.dhcp.proxy else Policy
-        self._policy = rules(config, site(config), directory, self._book, event, sighted, self.notices, note)
+        self._policy = rules(config, site(config), directory, self._book, event, sighted, self.notices, note, turns)
+        self._turns = turns
+        self._held: dict[str, tuple[Message, Source]] = {}
+        """The last DISCOVERs of boot loaders whose turn it isn't yet."""
+        if turns:
+            turns.called = self._called
+            turns.gone = self._gone
         self._rate = RateLimit(RATE)
         self._delayed: dict[str, asyncio.TimerHandle] = {}
         self._sock: socket.socket | None = None
@@ -204,15 +213,37 @@ class DhcpServer:
             return
         if asked.kind is Kind.DISCOVER and asked.mac in self._probing:
             return  # its answer is on the way
-        self._deliver(self._policy.answer(asked, now), asked, source)
+        answer = self._policy.answer(asked, now)
+        if answer is None and self._turns and self._turns.waits(asked.mac):
+            self._cancel(asked.mac)
+            self._held[asked.mac] = asked, source
+        else:
+            self._held.pop(asked.mac, None)
+            self._deliver(answer, asked, source)
+
+    def _called(self, macs: Sequence[str]) -> None:
+        """It is their turn now: each has asked already, and listens."""
+        for mac in macs:
+            if mac in self._held:
+                asked, source = self._held.pop(mac)
+                self._deliver(self._policy.called(asked, self._clock()), asked, source)
+
+    def _gone(self, macs: Sequence[str]) -> None:
+        for mac in macs:
+            self._held.pop(mac, None)
+            self._policy.note(mac, Sign.GAVE_UP, "")
+
+    def _cancel(self, mac: str) -> None:
+        """Drop a reply that waits for its delay: it answers an older message."""
+        old = self._delayed.pop(mac, None)
+        if old:
+            old.cancel()
 
     def _deliver(self, answer: Answer | None, asked: Message, source: Source) -> None:
         """Send it when its time has come; a new address of the pool once nobody is found to use it."""
         if answer is None:
             return
-        old = self._delayed.pop(asked.mac, None)
-        if old:
-            old.cancel()
+        self._cancel(asked.mac)
         if answer.probe and self._prober and not self._prober.busy:
             self._probing.add(asked.mac)
             self._prober.probe(answer.address, asked.mac, partial(self._probed, answer, asked, source))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.finding import Severity, worst, worst_first
-from kestrelpi.nodes.boots import BootLog, Kind, Stage, read
+from kestrelpi.nodes.boots import FOR_OFFER, FOR_ROOT, BootLog, Kind, Stage, read
 from kestrelpi.nodes.failures import KNOWN, explain
 from kestrelpi.nodes.findings import diagnose, same_serial
 from kestrelpi.nodes.node import Node
@@ -106,6 +106,20 @@ def test_what_a_pi_asks_for_in_vain_as_a_rule_is_no_finding(pi: Pi, name: str) -
 @pytest.mark.parametrize("name", [*FILES, "bootcode.bin", "start.elf", "start4cd.elf", "bcm2837-rpi-3-b-plus.dtb"])
 def test_mandatory_files(name: str) -> None:
     assert mandatory(name)
+
+
+def test_a_pi_that_waits_for_its_turn_is_no_finding_until_it_gives_up(pi: Pi) -> None:
+    pi.reach(Stage.DISCOVER).note(Kind.HELD, FOR_OFFER)
+    assert pi.names(after=600) == []
+    pi.note(Kind.GAVE_UP, "")
+    assert pi.names(after=600) == ["gave-up"]
+
+
+def test_a_pi_that_waits_for_its_root_is_not_silent(pi: Pi) -> None:
+    pi.reach(*LOADER, Stage.INITRAMFS, Stage.TIME).note(Kind.HELD, FOR_ROOT)
+    assert pi.names(after=BUDGET[Stage.TIME] * 5) == []
+    pi.reach(Stage.ROOT)
+    assert pi.names(after=BUDGET[Stage.ROOT]) == ["fell-silent"]
 
 
 @pytest.mark.parametrize("stage", list(BUDGET))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.services.admission import EEPROM
 from kestrelpi.services.metrics import BUCKETS, Family, Metrics, Sources, escape, number, render
+from kestrelpi.services.turns import CARRIED, Turns
 from tests.prometheus import parse
 
 MAC = "dc:a6:32:00:00:01"
@@ -87,3 +90,20 @@ def test_labels_and_numbers() -> None:
 def test_the_parser_refuses_what_is_no_sample(line: str) -> None:
     with pytest.raises(AssertionError, match=re.escape(line)):
         parse(f"# HELP x y\n# TYPE x gauge\n{line}\n")
+
+
+def test_who_loads_and_who_waits() -> None:
+    assert "kestrelpi_storm" not in Metrics().text(sources())
+    now = 0.0
+    turns = Turns(1000 * CARRIED, lambda: now)
+    now = 1000.0
+    for last in range(130):
+        turns.ask(f"dc:a6:33:00:00:{last:02x}", EEPROM, 1)
+    turns.root(MAC)
+    page = parse(Metrics().text(replace(sources(), turns=turns)))
+    assert page.value("kestrelpi_storm_pis", stage="files", state="loading") == 126
+    assert page.value("kestrelpi_storm_pis", stage="files", state="waiting") == 4
+    assert page.value("kestrelpi_storm_pis", stage="root", state="waiting") == 1
+    assert page.value("kestrelpi_storm_total", result="let_in") == 126
+    assert page.value("kestrelpi_storm_total", result="held") == 4
+    assert page.value("kestrelpi_storm_link_bytes") == 118e6

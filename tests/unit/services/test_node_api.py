@@ -9,15 +9,17 @@ import pytest
 
 from kestrelpi.config import Config, parse
 from kestrelpi.images.store import Generation
-from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.nodes.boots import FOR_ROOT, BootLog, Kind, Stage
 from kestrelpi.nodes.identity import Secrets
 from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.nodes.sightings import Sightings
 from kestrelpi.paths import Paths
+from kestrelpi.services.admission import ROOT_SHARE
 from kestrelpi.services.directory import Directory
-from kestrelpi.services.node_api import Client, NodeApi, Refused
+from kestrelpi.services.node_api import LATER, Client, NodeApi, Refused
+from kestrelpi.services.turns import CARRIED, Turns
 
 MAC = "dc:a6:32:00:00:01"
 NODE = Node("rpi1", MAC, "rpi", IPv4Address("10.77.0.11"))
@@ -185,3 +187,39 @@ def test_what_a_node_left_is_for_its_key_alone(api: NodeApi) -> None:
         api.kept(Client("10.77.0.99", 700, "dc:a6:32:00:00:99"), key, "herd", "own")
     with pytest.raises(Refused, match="keeps herd/other"):
         api.kept(ROOT, key, "herd", "other")
+
+
+def test_a_node_waits_while_as_many_others_start_as_the_link_carries(api: NodeApi) -> None:
+    clock = 1000.0
+    api.turns = Turns(1000 * CARRIED, lambda: clock)
+    others = [f"dc:a6:33:00:00:{number:02x}" for number in range(int(1000 * CARRIED / ROOT_SHARE))]
+    assert all(api.turns.root(mac) for mac in others)
+    api.arm(MAC)
+    assert api.boot(ROOT, Identity(), "another-generation") == "reboot", "it need not wait for that"
+    assert api.boot(ROOT, Identity(), GENERATION) == LATER
+    boot = api.boots.current(MAC)
+    assert boot is None, "no boot of it is known, so there is nothing to note"
+    for mac in others[:2]:
+        api.turns.reached(mac, Stage.READY)
+    given = token(api)
+    assert api.runtime_archive(ROOT, given) == b"files of rpi1"
+
+
+def test_a_stage_that_a_node_reports_frees_its_place(api: NodeApi) -> None:
+    api.turns = Turns(1000 * CARRIED, lambda: 1000.0)
+    assert api.turns.root(MAC)
+    api.stage(ROOT, "overlay", "")
+    assert api.turns.standing.root == 1
+    api.stage(ROOT, "ready", "")
+    assert api.turns.standing.root == 0
+
+
+def test_waiting_for_the_root_is_noted_in_its_boot(api: NodeApi) -> None:
+    api.turns = Turns(1000 * CARRIED, lambda: 1000.0)
+    for number in range(int(1000 * CARRIED / ROOT_SHARE)):
+        api.turns.root(f"dc:a6:33:00:00:{number:02x}")
+    api.stage(ROOT, "time", "")
+    api.arm(MAC)
+    assert api.boot(ROOT, Identity(), GENERATION) == LATER
+    boot = api.boots.current(MAC)
+    assert boot is not None and boot.of(Kind.HELD) == [FOR_ROOT]
