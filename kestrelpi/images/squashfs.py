@@ -3,18 +3,22 @@
 Two files: `10-base` holds the layers up to the last big one and is kept, so that neither an edited script nor a new
 generation packs the whole root again; `20-changes` holds the small layers above it and what they take away, in the
 overlay's own way of saying it (whiteouts and opaque folders, Linux' Documentation/filesystems/overlayfs.rst).
+
+Who can mount the files can read all of the base. So it doesn't hold what a script takes away or replaces that runs once
+after the packages (a key that a package made, say); what the quick scripts of the phase configure hide is in it.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from kestrelpi import run
-from kestrelpi.images.flatten import copy_folder, flatten
+from kestrelpi.images.flatten import copy_folder, flatten, is_opaque
 from kestrelpi.images.keys import digest
-from kestrelpi.images.layers import DRAFT, Layers, remove_tree
+from kestrelpi.images.layers import DRAFT, Layers
 from kestrelpi.sandbox import Sandbox, view
 
 SUFFIX = ".squashfs"
@@ -22,8 +26,11 @@ BASE, CHANGES = f"10-base{SUFFIX}", f"20-changes{SUFFIX}"
 """In the order in which a node stacks them: the lowest first."""
 BIG = 8 * 1024 * 1024
 """Bytes of a layer that shouldn't be packed again for what changes above it: half a second's work."""
+RUN_OFTEN = "configure"
+"""The phase whose scripts are edited and run again and again: none of them makes the base be packed anew."""
 BLOCK = "128K"
-LEVEL = "15"
+LEVEL = "9"
+"""Of zstd: 15 takes five times as long and saves a fourteenth."""
 OPTIONS = (
     *("-comp", "zstd", "-Xcompression-level", LEVEL, "-b", BLOCK, "-mkfs-time", "0"),
     *("-no-exports", "-noappend", "-no-recovery", "-exit-on-error", "-no-progress", "-quiet"),
@@ -38,14 +45,14 @@ def make(layers: Layers, keys: Sequence[str], root: Path, marks: Sequence[str], 
     the layers' file system. Raises CommandFailed.
     """
     below = base_of(layers, keys)
+    once = [key for key in keys[below:] if (info := layers.info(key)) and info.phase != RUN_OFTEN]
     out.mkdir()
-    os.link(kept_base(layers, keys[:below], scratch), out / BASE)
+    os.link(kept_base(layers, keys[:below], once, scratch), out / BASE)
     changes = scratch / "changes"
     flatten([layers.tree(key) for key in reversed(keys[below:])], changes, over_others=True)
     for name in marks:
         put_mark(root, name, changes)
     pack(Sandbox(), changes, out / CHANGES)
-    remove_tree(changes)
 
 
 def base_of(layers: Layers, keys: Sequence[str]) -> int:
@@ -63,26 +70,52 @@ def is_big(tree: Path) -> bool:
     return False
 
 
-def kept_base(layers: Layers, keys: Sequence[str], scratch: Path) -> Path:
-    """The base of these layers, packed once: found again as long as a generation has it."""
-    folder = folder_of(layers)
-    folder.mkdir(exist_ok=True)
+def kept_base(layers: Layers, keys: Sequence[str], once: Sequence[str], scratch: Path) -> Path:
+    """The base of the layers `keys` without what the layers `once` above it hide; packed when none of these is kept."""
+    trees = [layers.tree(key) for key in reversed(keys)]
+    cover = scratch / "cover"
+    hidden: list[str] = []
+    if once:
+        flatten([layers.tree(key) for key in reversed(once)], scratch / "once", over_others=True)
+        make_cover(str(scratch / "once"), [str(tree) for tree in trees], str(cover), hidden)
+    else:
+        cover.mkdir()
     # A layer that was lost and made again, with the packages of another day, has the old key but not the old time.
     made = {key: str((layers.tree(key).parent / "layer.json").stat().st_mtime_ns) for key in keys}
-    kept = folder / f"{digest({**made, 'options': ' '.join(OPTIONS)})}{SUFFIX}"
+    folder = folder_of(layers)
+    kept = folder / f"{digest({**made, 'options': ' '.join(OPTIONS), 'hidden': ' '.join(hidden)})}{SUFFIX}"
     if not kept.is_file():
+        folder.mkdir(exist_ok=True)
         for path in folder.glob(f"{DRAFT}*"):  # what a killed build left; the caller holds the build lock
             path.unlink()
-        tree, box = layers.tree(keys[0]), Sandbox(cwd=layers.folder)
-        if len(keys) > 1:
-            tree = scratch / "base"
-            tree.mkdir()
-            # The overlay driver merges them and hides its own attributes.
-            box = box.plus(view([Path(key) / "tree" for key in reversed(keys)], tree))
+        mounted = scratch / "base"
+        mounted.mkdir()
         draft = folder / f"{DRAFT}{kept.name}"
-        pack(box, tree, draft)
+        # The overlay driver merges them and hides its own attributes.
+        lowers = [cover, *(tree.relative_to(layers.folder) for tree in trees)]
+        pack(Sandbox(cwd=layers.folder).plus(view(lowers, mounted)), mounted, draft)
         draft.rename(kept)
     return kept
+
+
+def make_cover(upper: str, lowers: Sequence[str], out: str, hidden: list[str], path: str = "") -> None:
+    """Make the folder `out` a layer that takes out of the folders `lowers` all that `upper` hides.
+
+    `lowers`: one folder of several layers, the topmost first; what is taken out is added to `hidden` by its `path`.
+    """
+    os.mkdir(out)  # noqa: PTH102
+    with os.scandir(upper) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        below = [one for one in (f"{lower}/{entry.name}" for lower in lowers) if os.path.lexists(one)]
+        folders = [one for one in below if os.path.isdir(one) and not os.path.islink(one)]  # noqa: PTH112, PTH114
+        name = f"{path}/{entry.name}"
+        if below and below == folders and entry.is_dir(follow_symlinks=False) and not is_opaque(entry.path):
+            make_cover(entry.path, folders, f"{out}/{entry.name}", hidden, name)
+        elif below:
+            os.mknod(f"{out}/{entry.name}", stat.S_IFCHR, os.makedev(0, 0))
+            hidden.append(name)
+    copy_folder(lowers[0], out)
 
 
 def folder_of(layers: Layers) -> Path:

@@ -13,7 +13,8 @@ from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import LayerInfo, Layers
 from kestrelpi.sandbox import Sandbox, view
 
-KEYS = ("bootstrap", "packages", "script", "overlay")
+KEYS = ("bootstrap", "packages", "post-install", "configure")
+"""Of layers, each of the phase of its name."""
 MARK = "etc/.updated"
 LISTING = r"""
 find . -printf '%p %y %m %U %G %l %T@\n' | sed -E 's/[.][0-9]{10}$//' | sort
@@ -30,8 +31,8 @@ def layers(tmp_path: Path) -> Layers:
     made.folder.mkdir(parents=True)
     for key in KEYS:
         with made.draft(key) as draft:
-            globals()[f"fill_{key}"](draft.tree)
-            made.seal(draft, LayerInfo(key, "phase", key, {}))
+            FILL[key](draft.tree)
+            made.seal(draft, LayerInfo(key, key, key, {}))
     return made
 
 
@@ -52,6 +53,9 @@ def fill_bootstrap(tree: Path) -> None:
 
 def fill_packages(tree: Path) -> None:
     write(tree, "usr/lib/big", "x" * squashfs.BIG)
+    write(tree, "etc/munge.key", "a key of the package's")
+    write(tree, "etc/id", "an id of the package's")
+    write(tree, "etc/motd", "shown to nobody")
     write(tree, "etc/keep")
     os.mknod(tree / "etc/gone", 0o20000, 0)
     (tree / "cut").mkdir()
@@ -59,21 +63,32 @@ def fill_packages(tree: Path) -> None:
     write(tree, "cut/new")
 
 
-def fill_script(tree: Path) -> None:
+def fill_post_install(tree: Path) -> None:
     os.mknod(tree / "stays", 0o20000, 0)
     (tree / "etc").mkdir()
     os.mknod(tree / "etc/back", 0o20000, 0)
+    os.mknod(tree / "etc/munge.key", 0o20000, 0)
+    write(tree, "etc/id", "empty")
     (tree / "cut").mkdir(mode=0o711)
     os.chown(tree / "cut", 7, 8)
     os.setxattr(tree / "cut", "trusted.overlay.opaque", b"y")
     os.setxattr(tree / "cut", "trusted.overlay.origin", b"an inode of this machine")
 
 
-def fill_overlay(tree: Path) -> None:
+def fill_configure(tree: Path) -> None:
     write(tree, "turns", "a file now")
+    write(tree, "etc/motd", "welcome")
     write(tree, "stays/new")
     write(tree, "etc/back", "again")
     os.link(tree / "etc/back", tree / "etc/back-too")
+
+
+FILL = {
+    "bootstrap": fill_bootstrap,
+    "packages": fill_packages,
+    "post-install": fill_post_install,
+    "configure": fill_configure,
+}
 
 
 class Packed:
@@ -84,7 +99,8 @@ class Packed:
         scratch.mkdir(parents=True)
         flatten([layers.tree(key) for key in reversed(KEYS)], self.root)
         (self.root / MARK).write_text("TIMESTAMP_NSEC=1\n")
-        os.utime(self.root / "etc", (5, 5))
+        for name in (MARK, "etc"):
+            os.utime(self.root / name, (5, 5))
         squashfs.make(layers, KEYS, self.root, (MARK,), self.files, scratch)
 
     def unpacked(self, into: Path) -> list[Path]:
@@ -94,6 +110,15 @@ class Packed:
             file = self.files / f"{folder.name}.squashfs"
             subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", folder, file], check=True)
         return found
+
+
+def remake(layers: Layers, key: str, more: str) -> None:
+    """Lose a layer and make it again, with one file more."""
+    layers.remove(key)
+    with layers.draft(key) as draft:
+        FILL[key](draft.tree)
+        write(draft.tree, more)
+        layers.seal(draft, LayerInfo(key, key, key, {}))
 
 
 def listing(box: Sandbox, folder: Path) -> list[str]:
@@ -114,12 +139,17 @@ def test_stacked_they_are_the_root(layers: Layers, tmp_path: Path) -> None:
     assert "./etc/back-too" in text
     assert "hidden" not in text
     assert not (parts[0] / "usr").exists(), "nothing of the base is packed twice"
+    base = {str(path.relative_to(parts[1])) for path in parts[1].rglob("*")}
+    assert {"etc/keep", "etc/motd", "usr/lib/big"} <= base
+    assert not {"etc/munge.key", "etc/id", "etc/gone", "etc/back", "stays/sub", "cut/new", "cut/deep/hidden"} & base
 
 
 def test_the_base_is_packed_once_and_kept_while_a_generation_has_it(layers: Layers, tmp_path: Path) -> None:
     one, two = Packed(layers, tmp_path / "one"), Packed(layers, tmp_path / "two")
-    bases = [packed.files / squashfs.BASE for packed in (one, two)]
-    assert bases[0].samefile(bases[1])
+    remake(layers, "configure", "etc/shells")
+    three = Packed(layers, tmp_path / "three")
+    bases = [packed.files / squashfs.BASE for packed in (one, two, three)]
+    assert all(base.samefile(bases[0]) for base in bases)
     assert squashfs.unused(layers) == []
     for base in bases:
         base.unlink()
@@ -128,11 +158,7 @@ def test_the_base_is_packed_once_and_kept_while_a_generation_has_it(layers: Laye
 
 def test_a_base_made_again_is_packed_again(layers: Layers, tmp_path: Path) -> None:
     old = (Packed(layers, tmp_path / "one").files / squashfs.BASE).read_bytes()
-    layers.remove("packages")
-    with layers.draft("packages") as draft:
-        fill_packages(draft.tree)
-        write(draft.tree, "usr/lib/newer")
-        layers.seal(draft, LayerInfo("packages", "phase", "packages", {}))
+    remake(layers, "packages", "usr/lib/newer")
     assert (Packed(layers, tmp_path / "two").files / squashfs.BASE).read_bytes() != old
 
 
@@ -146,5 +172,4 @@ def test_the_same_layers_give_the_same_bytes(layers: Layers, tmp_path: Path) -> 
     copied.folder.parent.mkdir()
     subprocess.run(["cp", "-a", layers.folder, copied.folder], check=True)
     two = Packed(copied, tmp_path / "copy/two")
-    os.utime(two.root, ns=(0, 0))
     assert [file.read_bytes() for file in sorted(two.files.iterdir())] == before
