@@ -12,6 +12,13 @@ from kestrelpi.errors import ConfigError
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 """Names of images and groups: they become folder and host names (RFC 1123 section 2.1, in lower case)."""
+SUITE = re.compile(r"[a-z][a-z0-9-]*")
+SETTING = re.compile(r"[A-Z][A-Z0-9_]*")
+BOOT_ORDER = re.compile(r"0x[1-7ef]{1,8}")
+"""Digits from the right: 1 card, 2 network, 3 rpiboot, 4 and 5 USB, 6 NVMe, 7 HTTP, e stop, f again (Raspberry Pi
+documentation, "BOOT_ORDER")."""
+A_BOARDS_OWN = ("MAC_ADDRESS", "MAC_ADDRESS_OTP", "CLIENT_IP", "SIGNED_BOOT")
+"""Settings that must not be the same on every board, or can't be taken back."""
 PORTS = (("dhcp", "port"), ("tftp", "port"), ("dns", "port"), ("http", "port"), ("nfs", "port"))
 
 
@@ -36,6 +43,7 @@ def parse(text: str, name: str = "kestrelpi.yaml") -> Config:
     _check_network(config, document)
     _check_ports(config, document)
     _check_names(config, document)
+    _check_images(config, document)
     return config
 
 
@@ -78,6 +86,19 @@ def _check_ports(config: Config, document: Document) -> None:
         document.fail(("services", "tftp", "workers"), "there must be at least one worker")
 
 
+def _check_images(config: Config, document: Document) -> None:
+    for name, image in config.images.items():
+        key = ("images", name, "kernel", "suite")
+        if image.kernel.suite and not SUITE.fullmatch(image.kernel.suite):
+            document.fail(key, f"{image.kernel.suite!r} is no Debian suite", "write it as trixie-backports")
+        if not image.canary:
+            continue
+        mine = [group for group, one in config.groups.items() if one.image == name]
+        if image.canary not in mine:
+            known = ", ".join(mine) or "none"
+            document.fail(("images", name, "canary"), f"no group {image.canary!r} boots {name}", f"groups: {known}")
+
+
 def _check_names(config: Config, document: Document) -> None:
     for kind, names in (("images", config.images), ("groups", config.groups)):
         for name in names:
@@ -94,3 +115,19 @@ def _check_names(config: Config, document: Document) -> None:
         if prefix in prefixes:
             document.fail(("groups", name), f"the groups {prefixes[prefix]} and {name} share the prefix {prefix!r}")
         prefixes[prefix] = name
+
+
+def _check_eeprom(config: Config, document: Document) -> None:
+    for key, value in config.eeprom.settings.items():
+        where = ("eeprom", "settings", key)
+        if key in A_BOARDS_OWN:
+            document.fail(where, f"{key} is a board's own", "set it by hand, on that board: rpi-eeprom-config --edit")
+        if not SETTING.fullmatch(key):
+            document.fail(where, f"{key!r} is no setting of a boot loader", "write it as in BOOT_ORDER")
+        if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+            document.fail(where, f"{value!r} can't be a value")
+        if key == "BOOT_ORDER" and (not BOOT_ORDER.fullmatch(value) or "2" not in value):
+            fix = 'digits from the right: 1 card, 2 network, f again: "0xf21" tries a card, then the network'
+            document.fail(where, f"BOOT_ORDER {value} would not boot from the network", fix)
+        if key == "TFTP_PREFIX" and value not in ("0", "2"):
+            document.fail(where, f"TFTP_PREFIX {value}: kestrelpi serves by serial (0) and by MAC (2)")
