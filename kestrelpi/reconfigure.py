@@ -195,6 +195,8 @@ def _reloads(front: Frontend, past: state.State, files: tuple[FileChange, ...], 
         found.append(Reload("restart dnsmasq", ("systemctl", "try-restart", "dnsmasq.service")))
     elif machine.systemd and _touched(files, "/etc/kestrelpi/dnsmasq-hosts"):
         found.append(Reload("reload dnsmasq", ("systemctl", "try-reload-or-restart", "dnsmasq.service")))
+    if machine.systemd and _touched(files, "/etc/ssh/"):
+        found.append(Reload("reload sshd", ("systemctl", "try-reload-or-restart", "ssh.service")))
     units = _touched(files, "/etc/systemd/")
     if machine.systemd:
         if units:

@@ -66,11 +66,26 @@ def remove(paths: Paths, config: Config, name: str, with_home: bool, registry: R
     return user
 
 
+GROUP = "kestrelpi-users"
+"""All users of the cluster on the frontend: its sshd treats them apart (modules/users/frontend)."""
+
+
 def make_account(user: User, home: Path) -> None:
     """The frontend's own account: without a password, so that one enters by a key or by `su`."""
+    run(["groupadd", "--system", "--force", GROUP])
     run(["groupadd", "--gid", str(user.uid), user.name])
     numbers = ["--uid", str(user.uid), "--gid", str(user.uid)]
-    words = ["--home-dir", str(home), "--no-create-home", "--shell", "/bin/bash", "--comment", user.comment]
+    words = [
+        "--home-dir",
+        str(home),
+        "--no-create-home",
+        "--shell",
+        "/bin/bash",
+        "--comment",
+        user.comment,
+        "--groups",
+        GROUP,
+    ]
     run(["useradd", *numbers, *words, user.name])
 
 

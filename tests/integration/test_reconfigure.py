@@ -18,6 +18,7 @@ from kestrelpi.frontend.state import State
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.reconfigure import Frontend, Selection, carry_out, install, make_plan, pending_installs, stage
 from kestrelpi.run import CommandFailed, run, start, stop
+from kestrelpi.users.changing import GROUP
 
 CONFIG = "images: {default: {modules: []}}\n"
 NODES = """\
@@ -136,6 +137,16 @@ def test_a_debian_machine_gets_exports_and_the_unit(paths: Paths) -> None:
     assert files["/etc/systemd/system/multi-user.target.wants/kestrelpi.service"] == "../kestrelpi.service"
     container = replace(DEBIAN, systemd=False, nfs="ganesha")
     assert list(staged(paths, container)) == ["/etc/hosts"]
+
+
+def test_keys_in_the_homes_of_the_clusters_users_do_not_open_the_frontend(paths: Paths) -> None:
+    name = "/etc/ssh/sshd_config.d/60-kestrelpi-users.conf"
+    assert name not in staged(paths)
+    write(paths.config, "images: {default: {modules: [users]}}\n")
+    lines = [line.strip() for line in staged(paths)[name].splitlines() if not line.startswith("#")]
+    assert lines[0] == f"Match Group {GROUP}"
+    assert "AuthorizedKeysFile /etc/kestrelpi/authorized_keys/%u" in lines
+    assert lines[-1] == "Match all", "what other files say after it is for all users"
 
 
 def test_a_switch_to_ganesha_takes_the_exports_away(paths: Paths) -> None:

@@ -155,6 +155,13 @@ def argvs(plan: Plan) -> list[tuple[str, ...]]:
     return [one.argv for one in plan.reloads]
 
 
+def test_sshd_is_told_of_its_file(tmp_path: Path) -> None:
+    staged = {"/etc/ssh/sshd_config.d/60-kestrelpi-users.conf": Content(b"Match all\n")}
+    told = ("systemctl", "try-reload-or-restart", "ssh.service")
+    assert argvs(make_plan(front(tmp_path, FakeImages(), machine=DEBIAN), ALL, staged))[0] == told
+    assert told not in argvs(make_plan(front(tmp_path, FakeImages()), ALL, staged))
+
+
 def test_systemd_and_exports(tmp_path: Path) -> None:
     place = front(tmp_path, FakeImages(), machine=DEBIAN)
     staged = {
