@@ -53,6 +53,7 @@ def show(ctx: Context, name: str) -> None:
     click.echo(f"images     {' '.join(images) or '-'}")
     click.echo(f"needs      {' '.join(manifest.needs) or '-'}")
     click.echo(f"conflicts  {' '.join(manifest.conflicts) or '-'}")
+    click.echo(f"fetches    {' '.join(manifest.fetch) or '-'}")
     click.echo(f"folders    {' '.join(map(str, module.folders))}")
     for option, declared in manifest.options.items():
         kind = " | ".join(declared.choices) if declared.choices else declared.type
@@ -160,6 +161,7 @@ def _document(module: Module, images: list[str]) -> dict[str, object]:
         "images": images,
         "needs": list(manifest.needs),
         "conflicts": list(manifest.conflicts),
+        "fetches": list(manifest.fetch),
         "folders": list(map(str, module.folders)),
         "options": {
             name: {"type": one.type, "default": one.default, "choices": list(one.choices), "help": one.help}
