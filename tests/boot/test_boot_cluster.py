@@ -48,6 +48,16 @@ def test_the_root_is_an_overlay_and_cgroups_have_memory(two: TwoPis) -> None:
         assert "memory" in two.cluster.ssh(node, "cat /sys/fs/cgroup/cgroup.controllers").split()
 
 
+def test_programs_have_their_capabilities_and_everybody_may_ping(two: TwoPis) -> None:
+    """NFS carries no capabilities: the initramfs gives them back, or squashfs kept them."""
+    for node in two.nodes:
+        assert two.cluster.ssh(node, "getcap /usr/bin/ping") == "/usr/bin/ping cap_net_raw=ep"
+        assert two.cluster.ssh(node, "cat /proc/sys/net/ipv4/ping_group_range").split() == ["0", "2147483647"]
+        server = two.cluster.config.listen
+        said = two.cluster.ssh(node, f"setpriv --reuid=65534 --clear-groups ping -c 1 -W 20 {server}")
+        assert "1 received" in said
+
+
 def test_every_stage_was_reported(two: TwoPis) -> None:
     for node in two.nodes:
         stages = boots.read(two.cluster.paths.boots, node.mac)[-1].stages
