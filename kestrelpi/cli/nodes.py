@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from kestrelpi import run
 from kestrelpi.cli.context import Context, pass_context
+from kestrelpi.cli.eeprom import eeprom
 from kestrelpi.cli.power import power
 from kestrelpi.cli.table import ago, print_finding, print_table
 from kestrelpi.config import parse_mac
@@ -31,6 +32,7 @@ def command() -> None:
 
 
 command.add_command(power)
+command.add_command(eeprom)
 
 
 def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

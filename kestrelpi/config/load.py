@@ -44,6 +44,7 @@ def parse(text: str, name: str = "kestrelpi.yaml") -> Config:
     _check_ports(config, document)
     _check_names(config, document)
     _check_images(config, document)
+    _check_eeprom(config, document)
     return config
 
 

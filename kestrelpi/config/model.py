@@ -225,6 +225,16 @@ class Build:
 
 
 @dataclass(frozen=True)
+class Eeprom:
+    """The boot loaders of a Pi 4 and later."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Settings that they shall have (`nodes eeprom --apply`); those that aren't named stay as they are."""
+    patience: Duration = Duration(300)
+    """How long a node may take to come back after its boot loader was written."""
+
+
+@dataclass(frozen=True)
 class Config:
     """kestrelpi.yaml."""
 
@@ -235,6 +245,7 @@ class Config:
     groups: Mapping[str, Group] = field(default_factory=lambda: {"rpi": Group()})
     build: Build = field(default_factory=Build)
     power: Power = field(default_factory=Power)
+    eeprom: Eeprom = field(default_factory=Eeprom)
     users: Users = field(default_factory=Users)
 
     @property

@@ -189,3 +189,26 @@ def comment_above(text: str, key: str, depth: int) -> str:
         at -= 1
         above.append(lines[at])
     return " ".join(above)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('{BOOT_ORDER: "0xf41"}', "would not boot from the network"),
+        ("{BOOT_ORDER: network}", "would not boot from the network"),
+        ('{MAC_ADDRESS: "dc:a6:32:00:00:01"}', "a board's own"),
+        ("{SIGNED_BOOT: 1}", "a board's own"),
+        ("{boot_order: 0xf21}", "no setting of a boot loader"),
+        ("{TFTP_PREFIX: 1}", "by serial"),
+        ('{PXE_OPTION43: "a\\nb"}', "can't be a value"),
+        ('{BOOT_UART: ""}', "can't be a value"),
+    ],
+)
+def test_settings_of_a_boot_loader_that_would_do_harm_are_refused(settings: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as told:
+        parse(f"eeprom:\n  settings: {settings}\n")
+    assert "kestrelpi.yaml:2" in told.value.where
+
+
+def test_settings_of_a_boot_loader_are_text_as_it_stands() -> None:
+    assert parse("eeprom: {settings: {BOOT_ORDER: 0xf21}}\n").eeprom.settings == {"BOOT_ORDER": "0xf21"}
