@@ -14,7 +14,7 @@ from kestrelpi.releasing.flaw import Flaw
 from kestrelpi.releasing.subject import Subject
 
 REBUILD = "kestrelpi images build NAME --force-from packages"
-ROOT_MODULES = ("overlay",)
+ROOT_MODULES, SQUASHFS_MODULES = ("overlay",), ("loop", "squashfs")
 DTB_MAGIC = b"\xd0\x0d\xfe\xed"
 
 
@@ -108,8 +108,7 @@ def check_initramfs(subject: Subject) -> Iterator[Flaw]:
     if strange:
         yield Flaw("initramfs", f"modules were made for another kernel: {', '.join(strange[:3])}", where, REBUILD)
     names = modules_of(subject)
-    lacking = [name for name in ROOT_MODULES if not has(subject, name)]
-    lacking += [name for name in _nfs_modules(subject) if not has(subject, name)]
+    lacking = [name for name in _root_modules(subject) if not has(subject, name)]
     for line in entries[f"{base}modules.dep"].data.decode().splitlines() if f"{base}modules.dep" in entries else ():
         path, _, needed = line.partition(":")
         lacking += [one for one in (path, *needed.split()) if f"{base}{one}" not in entries]
@@ -121,8 +120,9 @@ def check_initramfs(subject: Subject) -> Iterator[Flaw]:
         yield Flaw("initramfs", f"it has no modules of {subject.kernel}", where, REBUILD)
 
 
-def _nfs_modules(subject: Subject) -> tuple[str, ...]:
-    return ("nfsv3",) if subject.config.services.nfs.version == "3" else ("nfsv4",)
+def _root_modules(subject: Subject) -> tuple[str, ...]:
+    nfs = "nfsv3" if subject.config.services.nfs.version == "3" else "nfsv4"
+    return (*ROOT_MODULES, nfs, *(SQUASHFS_MODULES if subject.generation.squashfs else ()))
 
 
 def modules_of(subject: Subject) -> set[str]:

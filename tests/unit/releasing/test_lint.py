@@ -79,6 +79,11 @@ BREAKS: dict[str, tuple[Callable[[Whole], object], str, str]] = {
         "initramfs",
         "lacks modules: overlay",
     ),
+    "a packed root that the initramfs can't mount": (
+        lambda one: (one.generation.folder / "squashfs").mkdir(),
+        "initramfs",
+        "lacks modules: loop, squashfs",
+    ),
     "a device tree of another kernel": (
         lambda one: one.put("bcm2711-rpi-4-b.dtb", tree_bytes("brcm,bcm2711-genet-v5") + b"x"),
         "device trees",
