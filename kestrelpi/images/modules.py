@@ -125,7 +125,7 @@ def of_image(paths: Paths, config: Config, image: str, data: Path | None = None)
             fix = f"enable it: kestrelpi modules enable {name} --image {image}"
             fail_at(paths.config, (*where, "options", name), f"the module {name} is not enabled in {image}", fix)
     result = Enabled(tuple(modules), options)
-    for what, fix in clashes(result):
+    for what, fix in (*clashes(result), *clashes_with_ours(result, config)):
         fail_at(paths.config, (*where, "modules"), what, fix)
     return result
 
@@ -169,6 +169,23 @@ def clashes(found: Enabled) -> Iterator[tuple[str, str]]:
     yield from _shared(files, "disable one of them")
     fetched = ((f"the fetched file {name}", module) for module in found for name in module.manifest.fetch)
     yield from _shared(fetched, "disable one of them")
+
+
+def clashes_with_ours(found: Enabled, config: Config) -> Iterator[tuple[str, str]]:
+    """Ports of the frontend that a module wants and `kestrelpi serve` listens on: (what, how to mend it)."""
+    services = config.services
+    ours = {f"{services.tftp.port}/udp": "services.tftp", f"{services.http.port}/tcp": "services.http"}
+    if services.dhcp.listens:
+        ours[f"{services.dhcp.port}/udp"] = "services.dhcp"
+    if services.dns.enabled:
+        ours |= {f"{services.dns.port}/{kind}": "services.dns" for kind in ("tcp", "udp")}
+    if services.nfs.backend != "none":
+        ours[f"{services.nfs.port}/tcp"] = "services.nfs"
+    for module in found:
+        for port in found.ports(module, "frontend"):
+            if port in ours:
+                what = f"the module {module.name} and {ours[port]} both want port {port} of the frontend"
+                yield what, f"set another port for one of them: an option of the module, or {ours[port]}.port"
 
 
 def _shared(wanted: Iterable[tuple[str, Module]], fix: str) -> Iterator[tuple[str, str]]:

@@ -79,6 +79,24 @@ def test_two_modules_that_want_one_port_are_both_named(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("port", "ours"),
+    [("8067/tcp", "http"), ("69/udp", "tftp"), ("53/tcp", "dns"), ("67/udp", "dhcp"), ("2049/tcp", "nfs")],
+)
+def test_a_module_that_wants_a_port_of_ours_is_named(tmp_path: Path, port: str, ours: str) -> None:
+    text = "images:\n  default:\n    modules: [one]\n"
+    with pytest.raises(ConfigError, match=f"module one and services.{ours} both want port {port}") as caught:
+        enabled(tmp_path, text, one=f"ports: {{frontend: [{port}]}}")
+    assert caught.value.where.endswith(":3")
+    assert f"services.{ours}.port" in caught.value.fix
+
+
+def test_a_service_that_is_off_wants_no_port(tmp_path: Path) -> None:
+    off = "services: {dns: {enabled: no}, dhcp: {backend: none}, nfs: {backend: none}}\n"
+    ports = "ports: {frontend: [53/udp, 67/udp, 2049/tcp]}"
+    assert "one" in enabled(tmp_path, "images: {default: {modules: [one]}}\n" + off, one=ports)
+
+
 def test_another_port_by_option_ends_the_clash(tmp_path: Path) -> None:
     found = enabled(
         tmp_path,
