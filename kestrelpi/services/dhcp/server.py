@@ -111,6 +111,7 @@ class DhcpServer:
         self._sock: socket.socket | None = None
         self._link: socket.socket | None = None
         self._prober: probe.Prober | None = None
+        self._looked_ahead = float("-inf")
         self._probing: set[str] = set()
         """MACs whose new address is being probed."""
         self._writer: asyncio.Task[None] | None = None
@@ -246,19 +247,28 @@ class DhcpServer:
         self._cancel(asked.mac)
         if answer.probe and self._prober and not self._prober.busy:
             self._probing.add(asked.mac)
-            self._prober.probe(answer.address, asked.mac, partial(self._probed, answer, asked, source))
+            self._probe_ahead()
+            self._prober.probe(answer.address, asked.mac, partial(self._probed, answer, asked, source, self._clock()))
         elif answer.delay:
             loop = asyncio.get_running_loop()
             self._delayed[asked.mac] = loop.call_later(answer.delay, self._send, answer, asked, source)
         else:
             self._send(answer, asked, source)
 
-    def _probed(self, answer: Answer, asked: Message, source: Source, user: str) -> None:
+    def _probe_ahead(self) -> None:
+        """One new Pi may be the first of a room: have the rest of the pool probed before it is asked for."""
+        now = self._clock()
+        if self._prober and now - self._looked_ahead > probe.FRESH / 2 and len(self.config.pool) <= probe.AHEAD:
+            self._looked_ahead = now
+            self._prober.ahead(one for one in self.config.pool if self._book.free_for("", one, now))
+
+    def _probed(self, answer: Answer, asked: Message, source: Source, since: float, user: str) -> None:
         self._probing.discard(asked.mac)
+        now = self._clock()
         if user:
-            self._deliver(self._policy.taken(asked, answer, user, self._clock()), asked, source)
+            self._deliver(self._policy.taken(asked, answer, user, now), asked, source)
         else:
-            left = max(0.0, answer.delay - probe.DURATION)
+            left = min(answer.delay, max(0.0, answer.delay - (now - since)))
             self._deliver(replace(answer, probe=False, delay=left), asked, source)
 
     def _send(self, answer: Answer, asked: Message, source: Source) -> None:

@@ -87,6 +87,75 @@ def test_the_verdict() -> None:
     assert asyncio.run(verdict(mine_and_others)) == ("", probe.PROBES)
 
 
+class Probing:
+    """A prober, its wire, and what it was asked to say."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.prober = Prober(self.wire)  # type: ignore[arg-type]
+        self.said: list[tuple[str, str]] = []
+
+    def probe(self, address: IPv4Address, mac: str = MAC_4) -> None:
+        self.prober.probe(address, mac, lambda user: self.said.append((str(address), user)))
+
+    def sent(self) -> list[bytes]:
+        found = []
+        while True:
+            try:
+                found.append(self.wire.there.recv(64))
+            except BlockingIOError:
+                return found
+
+
+def test_what_was_probed_ahead_is_known_at_once() -> None:
+    async def room() -> list[tuple[str, str]]:
+        probing = Probing()
+        probing.prober.ahead(ADDRESS + number for number in range(100))
+        await asyncio.sleep(0.03)
+        probing.wire.there.send(reply(STRANGER, ADDRESS + 1))
+        probing.wire.there.send(reply(MAC_4, ADDRESS + 2))
+        while probing.prober._running or probing.prober._ahead:
+            await asyncio.sleep(0.01)
+        sent = probing.sent()
+        assert {sent.count(probe_frame(raw(OWN), ADDRESS + number)) for number in range(3, 100)} == {probe.PROBES}
+        for number in range(3):
+            probing.probe(ADDRESS + number)
+        assert probing.sent() == [], "nothing is asked again"
+        probing.prober.close()
+        return probing.said
+
+    assert asyncio.run(room()) == [("10.77.0.200", ""), ("10.77.0.201", STRANGER), ("10.77.0.202", "")]
+
+
+def test_an_address_that_is_wanted_while_it_is_probed_ahead() -> None:
+    async def room() -> list[tuple[str, str]]:
+        probing = Probing()
+        probing.prober.ahead([ADDRESS, ADDRESS + 1])
+        await asyncio.sleep(0.02)
+        probing.probe(ADDRESS)
+        probing.probe(ADDRESS + 1)
+        assert len(probing.sent()) == 2
+        probing.wire.there.send(reply(MAC_4))
+        probing.wire.there.send(reply(STRANGER, ADDRESS + 1))
+        while len(probing.said) < 2:
+            await asyncio.sleep(0.01)
+        probing.prober.close()
+        return probing.said
+
+    assert asyncio.run(room()) == [("10.77.0.201", STRANGER), ("10.77.0.200", "")]
+
+
+def test_no_more_than_the_bound_is_probed_ahead() -> None:
+    async def room() -> int:
+        probing = Probing()
+        probing.prober.ahead(ADDRESS + number for number in range(10 * probe.AHEAD))
+        waiting = len(probing.prober._ahead)
+        probing.prober.close()
+        return waiting
+
+    assert asyncio.run(room()) == probe.AHEAD
+
+
 def test_a_storm_is_not_probed_beyond_the_limit() -> None:
     async def storm() -> list[bool]:
         prober = Prober(Wire())  # type: ignore[arg-type]
