@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kestrelpi import run
 from kestrelpi.errors import UserError
+from kestrelpi.images.mirror import Mirror, preferences
 
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(/[a-z0-9-]+)?")
 """A Debian package (policy section 5.6.1), and the suite it is taken from (`linux-image-arm64/trixie-backports`)."""
@@ -69,6 +70,22 @@ def read_lists(lists: Iterable[tuple[Path, str]], more: Sequence[str] = ()) -> W
         check_name(name, "images.<name>.packages")
         names.add(name)
     return Wanted(tuple(sorted(names)), parts)
+
+
+def other_suites(wanted: Wanted, mirror: Mirror, scratch: Path, root: Path) -> list[list[str]]:
+    """Commands that tell the apt of `root` of the suites that single packages come from, and to take no more there."""
+    if not wanted.suites:
+        return []
+    files = {
+        "sources.list.d/kestrelpi-suites.sources": mirror.more_sources(wanted.suites),
+        "preferences.d/kestrelpi-suites": preferences(wanted.suites),
+    }
+    commands = []
+    for name, text in files.items():
+        source, target = scratch / name.partition(".")[0], root / "etc/apt" / name
+        source.write_text(text)
+        commands += [["mkdir", "-p", str(target.parent)], ["cp", str(source), str(target)]]
+    return commands
 
 
 def check_list_name(name: str, path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kestrelpi import run
 from kestrelpi.errors import UserError
-from kestrelpi.images import fetched, mirror, packages, scaffold, scripts
+from kestrelpi.images import fetched, packages, scaffold, scripts
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import Draft, Layers, remove_tree
 from kestrelpi.images.plan import BuildPlan, Step
@@ -174,7 +174,7 @@ def install_packages(below: Sequence[str], draft: Draft, shop: Workshop, log: Pa
         box = whole_root(below, draft, shop, shop.scaffold.quiet).plus(
             *([bind(shop.archives, root / "var/cache/apt/archives"), bind(lists, root / "var/lib/apt/lists")]),
             ["cp", *files, root / "tmp"],
-            *other_suites(plan, scratch, root),
+            *packages.other_suites(plan.wanted, plan.mirror, scratch, root),
         )
         env = {**NONINTERACTIVE, "APT_CONFIG": str(config)}
         parts = plan.wanted.parts or {}
@@ -186,22 +186,6 @@ def install_packages(below: Sequence[str], draft: Draft, shop: Workshop, log: Pa
         whole = ["sh", "-euc", "\n".join(shlex.join(one) for one in commands)]
         places = [root, *writable_system_folders(root), root / "var/cache/apt/archives", root / "var/lib/apt/lists"]
         run.stream(shop.beside(box, whole, *places, scratch), log, env=env, line=shop.line)
-
-
-def other_suites(plan: BuildPlan, scratch: Path, root: Path) -> list[list[str]]:
-    """Commands that tell the root's apt of suites that single packages come from, and to take no more from there."""
-    if not plan.wanted.suites:
-        return []
-    files = {
-        "sources.list.d/kestrelpi-suites.sources": plan.mirror.more_sources(plan.wanted.suites),
-        "preferences.d/kestrelpi-suites": mirror.preferences(plan.wanted.suites),
-    }
-    commands = []
-    for name, text in files.items():
-        source, target = scratch / name.partition(".")[0], root / "etc/apt" / name
-        source.write_text(text)
-        commands += [["mkdir", "-p", str(target.parent)], ["cp", str(source), str(target)]]
-    return commands
 
 
 def _unpack_part(name: str, folders: Sequence[str], scratch: Path, shop: Workshop) -> list[list[str]]:
