@@ -50,15 +50,16 @@ class Sandbox:
         lines.append("exec " + shlex.join(str(word) for word in command))
         return [*NAMESPACE, "sh", "-euc", "\n".join(lines)]
 
-    def chroot(self, root: Path, command: Argv, env: dict[str, str]) -> list[str]:
+    def chroot(self, root: Path, command: Argv, env: dict[str, str], *, devices: bool = False) -> list[str]:
         """The command line that runs `command` inside `root`, with `env` and nothing else in its environment.
 
         `root` has had its `system_folders`. It becomes the only root there is: nothing of the host can be reached.
+        `devices`: it may make device files, which debootstrap tries before it does anything else.
         """
         base = {"PATH": CHROOT_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
         words = [f"{key}={value}" for key, value in {**base, **env}.items()]
         writable = [root, *writable_system_folders(root)]
-        return self.argv(["env", "-i", *words, *_enclosed(root, writable, command)])
+        return self.argv(["env", "-i", *words, *_enclosed(root, writable, command, devices=devices)])
 
     def beside(
         self,
@@ -126,23 +127,16 @@ def _show(path: Path, stage: Path) -> Iterator[list[str]]:
     yield ["mount", "--rbind", str(path), str(target)]
 
 
-def overlay(lowers: Sequence[Path], upper: Path, work: Path, target: Path) -> list[str]:
+def overlay(lowers: Sequence[Path], upper: Path, work: Path, target: Path, *, devices: bool = False) -> list[str]:
     """Mount an overlay; `lowers`: the topmost first.
 
     `volatile` leaves out every fsync (dpkg calls thousands): the caller syncs once before it trusts the upper folder.
     redirect_dir, metacopy and index are off so that an upper folder means the same without the overlay driver.
-    `nodev`: a device file that a script makes opens nothing; /dev has mounts of its own.
+    Without `devices` a device file that is there opens nothing; /dev has mounts of its own.
     """
     options = f"lowerdir={':'.join(str(one) for one in lowers)},upperdir={upper},workdir={work}"
-    return [
-        "mount",
-        "-t",
-        "overlay",
-        "-o",
-        f"{options},nodev,volatile,redirect_dir=off,metacopy=off,index=off",
-        "ov",
-        str(target),
-    ]
+    options += f",volatile,redirect_dir=off,metacopy=off,index=off,{'dev' if devices else 'nodev'}"
+    return ["mount", "-t", "overlay", "-o", options, "ov", str(target)]
 
 
 def view(lowers: Sequence[Path], target: Path) -> list[str]:
