@@ -20,6 +20,7 @@ NOUNS = {
     "groups": "List groups of nodes.",
     "users": "Add, remove and list users of the cluster.",
     "modules": "List, show, enable and disable modules: what nodes can do.",
+    "apt": "Install, remove and upgrade packages of an image, with a history.",
     "reconfigure": "Bring the frontend and the images to the configuration.",
     "serve": "Run the boot services in the foreground.",
     "status": "What runs, and what each node is doing.",

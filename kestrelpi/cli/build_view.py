@@ -12,6 +12,7 @@ from kestrelpi.cli.build_watch import Lines, short
 from kestrelpi.cli.context import Context
 from kestrelpi.cli.release_view import print_flaw
 from kestrelpi.cli.table import print_table
+from kestrelpi.images import lock, sbom
 from kestrelpi.images.compare import Change, Difference
 from kestrelpi.images.plan import BuildPlan, Step
 from kestrelpi.images.store import Generation
@@ -133,10 +134,15 @@ def show_generation(ctx: Context, generation: Generation) -> None:
     """One generation whole."""
     manifest = generation.manifest
     if ctx.json:
-        ctx.document({**asdict(manifest), "folder": str(generation.folder), "build": asdict(generation.record)})
+        places = {"lock": str(generation.folder / lock.NAME), "sbom": str(generation.folder / sbom.NAME)}
+        whole = {**asdict(manifest), "folder": str(generation.folder), **places}
+        ctx.document({**whole, "build": asdict(generation.record)})
         return
     click.echo(f"{manifest.image} {manifest.id}: {manifest.suite}, kernel {manifest.kernel}, made {manifest.created}")
     click.echo(f"{len(manifest.packages)} packages, {manifest.files} files in {generation.root}")
+    click.echo(f"tree hash {manifest.tree}")
+    for what, name in (("lock file", lock.NAME), ("bill of materials", sbom.NAME)):
+        click.echo(f"{what} {generation.folder / name}")
     print_table(
         ("BOOT FILE", "BYTES", "SHA256"),
         [(name, str(info.size), info.sha256[:16]) for name, info in manifest.boot.items()],

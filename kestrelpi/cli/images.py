@@ -40,23 +40,32 @@ def _only_image(ctx: Context, name: str | None) -> str:
     default=None,
     help="Run this phase and those after it anew.",
 )
+@click.option("--locked", is_flag=True, help="Install just the packages of the image's lock file.")
 @pass_context
-def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_from: str | None) -> None:
+def build(ctx: Context, name: str | None, only_plan: bool, force: bool, force_from: str | None, locked: bool) -> None:
     """Build what changed of the image NAME, and make the result the one that nodes boot."""
     from kestrelpi.cli import build_view, build_watch
     from kestrelpi.images.plan import plan
+    from kestrelpi.images.workshop import Versions
     from kestrelpi.releasing import making
 
     image = _only_image(ctx, name)
     where = str(ctx.config_path)
     if only_plan:
-        build_view.show_plan(ctx, plan(ctx.paths, ctx.config, image, where))
+        build_view.show_plan(ctx, plan(ctx.paths, ctx.config, image, where, locked=locked))
         return
     with build_watch.watcher(ctx) as watch:
         phase = force_from or ("bootstrap" if force else "")
         made = making.make(
-            ctx.paths, ctx.config, image, force=phase, watch=watch, where=where, attempt=partial(_attempt, ctx)
-        )  # fmt: skip
+            ctx.paths,
+            ctx.config,
+            image,
+            force=phase,
+            watch=watch,
+            where=where,
+            attempt=partial(_attempt, ctx),
+            versions=Versions(locked=locked),
+        )
     build_view.show_result(ctx, made, watch)
 
 

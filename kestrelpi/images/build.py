@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import time
@@ -18,13 +17,14 @@ from kestrelpi import run
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
-from kestrelpi.images import binfmt, bootdir, capabilities, mirror, scaffold, secret_scan, squashfs, steps, versions
+from kestrelpi.images import account, binfmt, bootdir, capabilities, forced, secret_scan, squashfs, steps, versions
 from kestrelpi.images.fetched import verify_all
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import DRAFT, Draft, LayerInfo, Layers, remove_tree, sync_tree
 from kestrelpi.images.manifest import BuildRecord, Manifest, StepRecord, installed_packages
-from kestrelpi.images.plan import PHASES, BuildPlan, Step, plan, read_forced
+from kestrelpi.images.plan import PHASES, BuildPlan, Step, plan
 from kestrelpi.images.store import Generation, Store, new_id
+from kestrelpi.images.workshop import Versions, Workshop, opened
 from kestrelpi.paths import Paths
 
 NEEDED_BYTES = 3 * 1024**3
@@ -63,23 +63,27 @@ def build(
     where: str = "",
     gate: Gate | None = None,
     publish: bool = True,
+    versions: Versions | None = None,
 ) -> Generation:
     """Build what changed and make the result current; without any change, return the generation that is there.
 
-    `force`: name of the phase from which on everything runs anew; `publish`: False leaves it to the caller to make it
-    current (releasing.making does). Raises UserError; the generation that was current still is then.
+    `force`: name of the phase from which on everything runs anew, with the newest packages if that is among it;
+    `publish`: False leaves it to the caller to make it current (releasing.making does). Raises UserError; the
+    generation that was current still is then.
     """
     watch = watch or Silent()
-    plan(paths, config, image, where)  # what the user must mend is found before anything is locked or checked
+    versions = versions or Versions()
+    plan(paths, config, image, where, locked=versions.locked)  # what the user must mend is found first
     with locked(paths.state / "build.lock", "the image builder", wait=1.0), disk_errors(paths.state):
         if force:
-            remember_force(paths, image, force)
-        todo = plan(paths, config, image, where)
+            forced.remember(paths, image, force, PHASES)
+        todo = plan(paths, config, image, where, locked=versions.locked)
         store, layers = Store(paths), Layers(paths.cache / "layers")
         layers.clean()
         store.clean()
         watch.begin(todo)
         if todo.made:
+            account.keep_lock(paths, todo.made, todo)
             if publish:
                 store.switch(todo.made)
             return todo.made
@@ -87,21 +91,16 @@ def build(
             preflight(paths, todo)
             verify_all(todo.to_verify)  # again when they are used: but then the build has run for a while
         started = time.monotonic()
-        with workshop(paths, todo, layers, watch) as shop:
+        newest = bool(force) and PHASES.index(force) <= PHASES.index("packages")
+        keep = None if newest else versions.keep or account.kept_versions(todo.current, todo.suite)
+        with opened(paths, todo, layers, watch.line, keep, versions.chosen) as shop:
             records = [run_step(todo, number, shop, paths, watch) for number in range(len(todo.steps))]
             seconds = time.monotonic() - started
             generation = assemble(todo, layers, store, records, seconds, shop.folder, watch, gate)
+        account.keep_lock(paths, generation, todo)
         if publish:
             store.switch(generation)
         return generation
-
-
-def remember_force(paths: Paths, image: str, phase: str) -> None:
-    """Give a phase a new key from now on, so that its old layers and those above aren't used again."""
-    moments = {**read_forced(paths, image), phase: datetime.now(UTC).isoformat()}
-    later = PHASES[PHASES.index(phase) + 1 :]
-    kept = {name: moment for name, moment in moments.items() if name not in later}
-    write_whole(paths.images / image / "forced.json", json.dumps(kept, indent=1) + "\n")
 
 
 def preflight(paths: Paths, plan: BuildPlan) -> None:
@@ -156,23 +155,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def workshop(paths: Paths, plan: BuildPlan, layers: Layers, watch: Watcher) -> Iterator[steps.Workshop]:
-    """The folder that a build works in; what a killed build left there is removed first."""
-    folder = paths.cache / "build"
-    remove_tree(folder)
-    (folder / "root").mkdir(parents=True)
-    native = scaffold.can_be_native() and not binfmt.is_native()
-    layers.folder.mkdir(parents=True, exist_ok=True)
-    made = scaffold.make(paths.cache / "scaffold", native, own_perl=plan.suite == mirror.release())
-    try:
-        started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        yield steps.Workshop(plan, layers, folder, made, started, watch.line)
-    finally:
-        remove_tree(folder)
-
-
-def run_step(plan: BuildPlan, number: int, shop: steps.Workshop, paths: Paths, watch: Watcher) -> StepRecord:
+def run_step(plan: BuildPlan, number: int, shop: Workshop, paths: Paths, watch: Watcher) -> StepRecord:
     """Carry out one step unless its layer is there, and seal the layer."""
     step = plan.steps[number]
     log = log_path(paths, plan.image, shop.started, step)
@@ -181,9 +164,10 @@ def run_step(plan: BuildPlan, number: int, shop: steps.Workshop, paths: Paths, w
     if not step.cached:
         below = [one.key for one in plan.steps[:number]]
         with shop.layers.draft(step.key) as draft:
-            carry_out(step, below, draft, shop, log)
-            seconds = time.monotonic() - begun
-            shop.layers.seal(draft, LayerInfo(step.key, step.phase, step.name, step.fields, round(seconds, 3)))
+            epoch = carry_out(step, below, draft, shop, log)
+            seconds = round(time.monotonic() - begun, 3)
+            info = LayerInfo(step.key, step.phase, step.name, step.fields, seconds, epoch=epoch)
+            shop.layers.seal(draft, info)
     record = StepRecord(
         step.phase,
         step.name,
@@ -200,10 +184,10 @@ def run_step(plan: BuildPlan, number: int, shop: steps.Workshop, paths: Paths, w
     return record
 
 
-def carry_out(step: Step, below: list[str], draft: Draft, shop: steps.Workshop, log: Path) -> None:
+def carry_out(step: Step, below: list[str], draft: Draft, shop: Workshop, log: Path) -> int:
     """One step; a command's failure becomes an error that names the script, its last lines and the log."""
     try:
-        steps.carry_out(step, below, draft, shop, log)
+        epoch = steps.carry_out(step, below, draft, shop, log)
         steps.check_layer(draft.tree)
     except run.CommandFailed as error:
         if "No space left on device" in error.detail:
@@ -214,6 +198,7 @@ def carry_out(step: Step, below: list[str], draft: Draft, shop: steps.Workshop, 
             detail=error.detail,
             fix=f"the whole log: {log}\n  a shell where it failed: {shell_at(shop.plan.image, step)}",
         ) from error
+    return epoch
 
 
 def shell_at(image: str, step: Step) -> str:
@@ -304,6 +289,7 @@ def assemble(
             count,
             tuple(module.name for module in plan.modules),
             plan.boot_key,
+            account.write(draft, plan, layers, id),
         )
         write_whole(draft / "manifest.json", manifest.to_json())
         whole = BuildRecord(manifest.created, round(seconds + last.seconds, 3), (*records, last))

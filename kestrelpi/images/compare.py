@@ -37,12 +37,12 @@ class Difference:
 
 def compare(old: Generation, new: Generation, layers: Layers) -> Difference:
     """Compare two generations; a hard link in both is equal without being read. `layers`: those they are made of."""
-    packages = _changes(dict(old.manifest.packages), dict(new.manifest.packages))
-    boot = _changes(
+    packages = changes_between(dict(old.manifest.packages), dict(new.manifest.packages))
+    boot = changes_between(
         {name: info.sha256[:12] for name, info in old.manifest.boot.items()},
         {name: info.sha256[:12] for name, info in new.manifest.boot.items()},
     )
-    configuration = _changes(_made_of(old, layers), _made_of(new, layers))
+    configuration = changes_between(_made_of(old, layers), _made_of(new, layers))
     return Difference(packages, tuple(_files(old.root, new.root)), boot, configuration)
 
 
@@ -57,7 +57,8 @@ def _made_of(generation: Generation, layers: Layers) -> dict[str, str]:
     return found
 
 
-def _changes(old: dict[str, str], new: dict[str, str]) -> tuple[Change, ...]:
+def changes_between(old: dict[str, str], new: dict[str, str]) -> tuple[Change, ...]:
+    """Which names have another value, or only one of the two has."""
     names = sorted({*old, *new})
     return tuple(Change(n, old.get(n, ""), new.get(n, "")) for n in names if old.get(n) != new.get(n))
 

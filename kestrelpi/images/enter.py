@@ -18,6 +18,7 @@ from kestrelpi.images.by_hand import ByHand
 from kestrelpi.images.layers import Draft, Layers, remove_tree
 from kestrelpi.images.plan import BuildPlan, Step, plan
 from kestrelpi.images.store import Generation
+from kestrelpi.images.workshop import NONINTERACTIVE, Workshop, whole_root
 from kestrelpi.paths import Paths
 from kestrelpi.sandbox import Sandbox, overlay, system_folders
 
@@ -65,19 +66,19 @@ def shell_at(paths: Paths, config: Config, image: str, name: str, where: str = "
         native = scaffold.can_be_native() and not binfmt.is_native()
         made = scaffold.make(paths.cache / "scaffold", native, own_perl=whole.suite == mirror.release())
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        shop = steps.Workshop(whole, layers, folder, made, started, lambda text: None)
+        shop = Workshop(whole, layers, folder, made, started, lambda text: None)
         below = [one.key for one in whole.steps[:number]]
         command, env = _command(step, below, _draft(folder), shop, folder / "scratch")
         return run.attached(command, {**_prompt(f"{image} {step.phase}/{step.name}"), **env})
 
 
 def _command(
-    step: Step, below: Sequence[str], draft: Draft, shop: steps.Workshop, scratch: Path
+    step: Step, below: Sequence[str], draft: Draft, shop: Workshop, scratch: Path
 ) -> tuple[list[str], dict[str, str]]:
     scratch.mkdir()
     prompt = _prompt(f"{shop.plan.image} {step.phase}/{step.name}")
     if step.script is None:
-        return steps.whole_root(below, draft, shop).chroot(shop.mount, SHELL, {**steps.NONINTERACTIVE, **prompt}), {}
+        return whole_root(below, draft, shop).chroot(shop.mount, SHELL, {**NONINTERACTIVE, **prompt}), {}
     words = ["/usr/bin/env", *(f"{key}={value}" for key, value in prompt.items()), *SHELL]
     return steps.script_command(step.script, below, draft, shop, scratch, words)
 

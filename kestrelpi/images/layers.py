@@ -16,6 +16,7 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.files import fsync_folder, write_whole
 from kestrelpi.images.flatten import forget_origin
+from kestrelpi.images.tree import clamp, write_digests
 
 DRAFT = ".new-"
 DYING = 10.0
@@ -34,6 +35,8 @@ class LayerInfo:
     fields: Mapping[str, str]
     seconds: float = 0.0
     packages: Mapping[str, str] = field(default_factory=dict)
+    epoch: int = 0
+    """The time that its newest files have: seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Layers:
         """Give a finished draft its name: from here on it never changes."""
         remove_tree(draft.work)
         forget_origin(draft.tree)
+        clamp(draft.tree, info.epoch)
+        write_digests(draft.tree, draft.folder)
         write_whole(draft.folder / "layer.json", json.dumps(asdict(info), indent=1))
         sync_tree(draft.folder)
         draft.folder.rename(self.folder / draft.key)

@@ -37,6 +37,8 @@ class Manifest:
     modules: tuple[str, ...] = ()
     boot_key: str = ""
     """What went into boot/."""
+    tree: str = ""
+    """The root's tree hash (images/tree.py)."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"

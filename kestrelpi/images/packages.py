@@ -42,6 +42,12 @@ class Wanted:
         parts = {f"files of {name}": " ".join(folders) for name, folders in sorted((self.parts or {}).items())}
         return {f"package {name}": "wanted" for name in self.names} | parts
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is wanted, as a lock file says it."""
+        parts = (f"{name}:{','.join(folders)}" for name, folders in sorted((self.parts or {}).items()))
+        return (*self.names, *parts)
+
 
 def read_lists(lists: Iterable[tuple[Path, str]], more: Sequence[str] = ()) -> Wanted:
     """Merge lists, given as path and text.

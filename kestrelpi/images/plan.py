@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Literal
 from kestrelpi.config import Config
 from kestrelpi.config.model import RootKind
 from kestrelpi.errors import ConfigError
-from kestrelpi.images import fetched, keys, mirror, packages, scripts, squashfs
+from kestrelpi.images import fetched, forced, keys, mirror, packages, scripts, squashfs
+from kestrelpi.images import lock as locking
 from kestrelpi.images.layers import Layers
+from kestrelpi.images.lock import Lock
 from kestrelpi.images.modules import Module, of_image, uid_variables
 from kestrelpi.images.overrides import Resolved, resolve, resolve_all
 from kestrelpi.images.sources import overlay_layers, script_layers
@@ -68,6 +69,10 @@ class BuildPlan:
     """The newest generation that is just what a build would make, whether or not nodes boot it."""
     canary: Generation | None = None
     """What the image's canary group boots."""
+    lists: tuple[Resolved, ...] = ()
+    """The package lists in force."""
+    lock: Lock | None = None
+    """With --locked: what is installed."""
 
     @property
     def up_to_date(self) -> bool:
@@ -103,10 +108,19 @@ class BuildPlan:
         return found
 
 
-def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = Path("/etc/apt")) -> BuildPlan:
+def plan(
+    paths: Paths,
+    config: Config,
+    image: str,
+    where: str = "",
+    apt: Path = Path("/etc/apt"),
+    *,
+    locked: bool = False,
+) -> BuildPlan:
     """Work out the steps of `image`; nothing is changed. Raises UserError for what a build would fail on at once.
 
-    `where`: the configuration's file, for errors; `apt`: the frontend's own apt configuration.
+    `where`: the configuration's file, for errors; `apt`: the frontend's own apt configuration; `locked`: install what
+    the image's lock file says.
     """
     chosen = config.images.get(image)
     if chosen is None:
@@ -126,9 +140,10 @@ def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = 
         packages.check_list_name(one.name, one.path)
     texts = ((one.path, scripts.render(one, settings).decode()) for one in found.values())
     wanted = packages.read_lists(texts, chosen.packages)
+    lock = read_lock(paths, image, suite, wanted) if locked else None
     node_overlay = resolve(overlay_layers(paths, "node", modules, image))
     initramfs = resolve(overlay_layers(paths, "initramfs", modules, image))
-    chain = _Chain(paths, image)
+    chain = _Chain(paths, image, lock)
     chain.add("bootstrap", "debootstrap", "bootstrap", {"recipe": RECIPE, "suite": suite, "arch": scripts.ARCH})
     removed = []
     for phase in PHASES[1:]:
@@ -165,7 +180,17 @@ def plan(paths: Paths, config: Config, image: str, where: str = "", apt: Path = 
         chosen.root,
         find_made(Store(paths), image, tuple(step.key for step in steps), boot_key),
         Store(paths).canary(image) if chosen.canary else None,
+        tuple(found.values()),
+        lock,
     )
+
+
+def read_lock(paths: Paths, image: str, suite: str, wanted: packages.Wanted) -> Lock:
+    """The image's lock file; raises UserError when it doesn't fit the configuration."""
+    path = locking.path_of(paths, image)
+    lock = locking.read(path)
+    locking.check(lock, suite, wanted.words, str(path))
+    return lock
 
 
 def find_made(store: Store, image: str, made_of: tuple[str, ...], boot_key: str) -> Generation | None:
@@ -195,10 +220,11 @@ def _overlay_fields(files: Mapping[str, Resolved], settings: scripts.Settings) -
 class _Chain:
     """The steps so far; every key has the key before it among its fields."""
 
-    def __init__(self, paths: Paths, image: str) -> None:
+    def __init__(self, paths: Paths, image: str, lock: Lock | None) -> None:
+        self.lock = lock
         self.layers = Layers(paths.cache / "layers")
         self.current = Store(paths).current(image)
-        self.forced = read_forced(paths, image)
+        self.forced = forced.read(paths, image)
         self.steps: list[Step] = []
         self._before = self._fields_before()
 
@@ -227,11 +253,20 @@ class _Chain:
             whole[keys.PREVIOUS] = self.steps[-1].key
         if phase in self.forced and not any(step.phase == phase for step in self.steps):
             whole["--force"] = self.forced[phase]
+        whole |= self._locked(phase, keys.digest(whole))
         key = keys.digest(whole)
         cached = self.layers.has(key)
         before = self._before.get((phase, name))
         stale = "" if cached else self._why(key, before, whole)
         self.steps.append(Step(phase, name, kind, origin, whole, key, cached, stale, script, path, overrides))
+
+    def _locked(self, phase: str, key: str) -> dict[str, str]:
+        """The field that makes another key of a step when a lock file asks for what the kept layer doesn't have."""
+        wanted = self.lock.sections.get(phase) if self.lock else None
+        if wanted is None:
+            return {}
+        there = locking.read_section(self.layers.folder / key)
+        return {} if there and there.digest == wanted.digest else {"lock file": wanted.digest}
 
     def _why(self, key: str, before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
         if self.current and key in self.current.manifest.keys:
@@ -242,9 +277,3 @@ class _Chain:
         """The fields of the steps that made the current generation."""
         infos = [self.layers.info(key) for key in (self.current.manifest.keys if self.current else ())]
         return {(info.phase, info.name): info.fields for info in infos if info}
-
-
-def read_forced(paths: Paths, image: str) -> dict[str, str]:
-    """Which phases were forced to run anew, and when last."""
-    path = paths.images / image / "forced.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}

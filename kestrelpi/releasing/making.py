@@ -10,6 +10,7 @@ from kestrelpi.errors import ConfigError, UserError
 from kestrelpi.images import build as building
 from kestrelpi.images.build import Watcher
 from kestrelpi.images.store import Generation, Store
+from kestrelpi.images.workshop import Versions
 from kestrelpi.paths import Paths
 from kestrelpi.releasing import outcome
 from kestrelpi.releasing.flaw import Flaw
@@ -40,6 +41,7 @@ def make(
     watch: Watcher | None = None,
     where: str = "",
     attempt: Try,
+    versions: Versions | None = None,
 ) -> Made:
     """Build, examine, test and publish as the configuration says. Raises UserError; nodes boot what they did then."""
     warnings: list[Flaw] = []
@@ -50,7 +52,7 @@ def make(
         warnings.extend(flaws)
 
     generation = building.build(
-        paths, config, image, force=force, watch=watch, where=where, gate=gate, publish=False
+        paths, config, image, force=force, watch=watch, where=where, gate=gate, publish=False, versions=versions
     )  # fmt: skip
     if config.images[image].publish == "tested":
         ensure_tested(generation, attempt)

@@ -45,6 +45,7 @@ class Row:
             "files": manifest.files,
             "bytes": self.size,
             "boot_bytes": sum(info.size for info in manifest.boot.values()),
+            "tree": manifest.tree,
         }
 
 

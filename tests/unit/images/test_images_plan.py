@@ -9,10 +9,10 @@ import pytest
 
 from kestrelpi import config
 from kestrelpi.errors import ConfigError, UserError
-from kestrelpi.images.build import remember_force
+from kestrelpi.images import forced
 from kestrelpi.images.layers import LayerInfo, Layers
 from kestrelpi.images.manifest import Manifest
-from kestrelpi.images.plan import BuildPlan, plan
+from kestrelpi.images.plan import PHASES, BuildPlan, plan
 from kestrelpi.images.store import Store
 from kestrelpi.paths import Paths
 
@@ -105,7 +105,7 @@ def test_a_lost_layer_is_said(tmp_path: Path) -> None:
 
 def test_force_makes_a_phase_and_what_follows_run_anew(tmp_path: Path) -> None:
     pretend_built(tmp_path, make_plan(tmp_path))
-    remember_force(Paths(tmp_path), "default", "packages")
+    forced.remember(Paths(tmp_path), "default", "packages", PHASES)
     made = make_plan(tmp_path)
     assert {step.phase for step in made.steps if not step.cached} == {"packages", "post-install", "configure"}
     assert next(step.stale for step in made.steps if step.phase == "packages") == "--force"

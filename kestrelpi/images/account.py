@@ -1,0 +1,60 @@
+"""What a generation says of its contents, so that others can check and repeat it: tree hash, lock file, bill."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kestrelpi.files import write_whole
+from kestrelpi.images import licences, sbom
+from kestrelpi.images import lock as locking
+from kestrelpi.images.layers import Layers
+from kestrelpi.images.lock import Lock
+from kestrelpi.images.plan import BuildPlan
+from kestrelpi.images.store import Generation
+from kestrelpi.images.tree import read_digests, tree_hash
+from kestrelpi.paths import Paths
+
+
+def write(draft: Path, plan: BuildPlan, layers: Layers, id: str) -> str:
+    """Put lock file and bill of materials into the draft of a generation; returns the tree hash of its root."""
+    tree = hash_root(draft / "root", layers, [step.key for step in plan.steps])
+    lock = lock_of(plan, layers)
+    if lock:
+        (draft / locking.NAME).write_text(lock.to_text(), encoding="utf-8")
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        packages = [(one, licences.read(draft / "root", one.name)) for one in lock.packages.values()]
+        contents = sbom.Contents(plan.image, id, plan.suite, created, tree, packages)
+        (draft / sbom.NAME).write_text(sbom.text_of(contents), encoding="utf-8")
+    return tree
+
+
+def hash_root(root: Path, layers: Layers, keys: Sequence[str]) -> str:
+    """The tree hash of a flattened root; what the layers know of their files is not read again."""
+    return tree_hash(root, ChainMap(*(read_digests(layers.folder / key) for key in reversed(keys))))
+
+
+def lock_of(plan: BuildPlan, layers: Layers) -> Lock | None:
+    """What the layers of a build have installed."""
+    found = [section for step in plan.steps if (section := locking.read_section(layers.folder / step.key))]
+    if len(found) != len(locking.PHASES):
+        return None
+    return Lock(plan.suite, plan.wanted.words, {one.phase: one for one in found})
+
+
+def keep_lock(paths: Paths, generation: Generation, plan: BuildPlan) -> None:
+    """Put a generation's lock file beside the image's configuration, unless the build went by that."""
+    if plan.lock:
+        return
+    source, target = generation.folder / locking.NAME, locking.path_of(paths, generation.image)
+    if source.is_file() and not (target.is_file() and target.read_bytes() == source.read_bytes()):
+        write_whole(target, source.read_bytes())
+
+
+def kept_versions(generation: Generation | None, suite: str) -> Lock | None:
+    """The versions that a build should stay at where it can: those of the current generation."""
+    path = generation.folder / locking.NAME if generation else None
+    lock = locking.read(path) if path and path.is_file() else None
+    return lock if lock and lock.suite == suite else None

@@ -1,0 +1,166 @@
+"""Which package versions an image gets: the frontend's apt decides, over the root as it is so far. Changes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from kestrelpi import run
+from kestrelpi.errors import UserError
+from kestrelpi.images import deb822, mirror, packages, pool
+from kestrelpi.images.lock import Lock, Package, Section, section
+from kestrelpi.images.workshop import Workshop
+from kestrelpi.sandbox import CHROOT_PATH, Sandbox, bind, view
+
+INST = re.compile(r"Inst (?P<name>[^ :]+)(?::\S+)? (?:\[\S+\] )?\((?P<version>\S+) (?P<origin>.*?)\[(?P<arch>\w+)\]\)")
+"""What apt-get --simulate says of a package that it would install or upgrade."""
+CACHE = 'Dir::Cache::pkgcache "{folder}/packages.bin";\nDir::Cache::srcpkgcache "{folder}/sources.bin";\n'
+"""apt needs some seconds to read the indexes: once is enough for all of its runs."""
+LOCAL = "local-deb"
+"""The origin of package files that were given by their paths."""
+DOWNLOAD = re.compile(r"'[^']+' (?P<name>[^_ ]+)_(?P<version>[^_ ]+)_(?P<arch>\w+)\.deb ")
+"""What apt-get --print-uris says."""
+INDEX = "INDEX"
+PREFER_KEPT = f"Package: *\nPin: release o={pool.ORIGIN}\nPin-Priority: 991\n"
+"""apt_preferences(5): more than any other version, less than what would downgrade what is installed."""
+
+Version = tuple[str, str, str]
+"""Name, version, architecture."""
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """What the archives have."""
+
+    packages: tuple[tuple[Path, str], ...]
+    """Package indexes, each with the role of its archive (as in a lock file)."""
+    epoch: int
+    """When the newest of them was published."""
+
+
+def resolve(
+    below: Sequence[str], shop: Workshop, scratch: Path, files: Sequence[Path], log: Path, keep: Lock | None = None
+) -> Section:
+    """What the packages phase is to install over the layers `below`, with the archives' indexes brought up to date.
+
+    `files`: package files that are installed too. `keep`: packages stay at these versions as far as their archives are
+    in the cache and everything fits together. Raises UserError for packages that there aren't.
+    """
+    kept = [one for one in (keep.packages.values() if keep else ()) if pool.is_right(shop.archives / one.file, one)]
+    apt = _Apt(below, shop, scratch, log, kept)
+    indexes = apt.update()
+    check_names(shop.plan.wanted, indexes, asked=[one.path for one in shop.plan.lists])
+    try:
+        found = apt.simulate(files)
+    except run.CommandFailed:
+        if not kept:
+            raise
+        shop.line("the versions of the last build don't go together with what is new: taking the newest of all")
+        return resolve(below, shop, scratch, files, log)
+    known = {(one.name, one.version, one.architecture): one for one in kept}
+    ours = {version: known[version] for version in found if version in known}
+    others = pool.look_up([version for version in found if version not in known], indexes.packages)
+    return section("packages", indexes.epoch, [*ours.values(), *others.values()])
+
+
+class _Apt:
+    """The frontend's apt on a root that it can't change."""
+
+    def __init__(self, below: Sequence[str], shop: Workshop, scratch: Path, log: Path, kept: Sequence[Package]) -> None:
+        self.shop, self.log, self.scratch = shop, log, scratch
+        self.lists = shop.archives.parent / "lists" / shop.plan.suite
+        for folder in (shop.archives / "partial", self.lists / "partial"):
+            folder.mkdir(parents=True, exist_ok=True)
+        root = shop.mount
+        extra = _more_sources(kept, shop, scratch) + CACHE.format(folder=scratch)
+        self.config = scratch / "resolve.conf"
+        self.config.write_text(packages.apt_config(root, packages.frontend_acquire(), CHROOT_PATH) + extra)
+        lowers = [shop.scaffold.tree, *(Path(key) / "tree" for key in reversed(below))]
+        self.places = [root / "var/cache/apt/archives", root / "var/lib/apt/lists"]
+        sources = [shop.archives, self.lists]
+        binds = [bind(source, place) for source, place in zip(sources, self.places, strict=True)]
+        self.box = Sandbox(cwd=shop.layers.folder).plus(view(lowers, root), *binds)
+
+    def run(self, command: Sequence[str | Path], line: Callable[[str], None]) -> list[str]:
+        """Run a command of apt's and return its output."""
+        lines: list[str] = []
+
+        def heard(text: str) -> None:
+            lines.append(text)
+            line(text)
+
+        inside = self.shop.beside(self.box, command, *self.places, self.scratch)
+        run.stream(inside, self.log, env={"APT_CONFIG": str(self.config)}, line=heard)
+        return lines
+
+    def update(self) -> Indexes:
+        """Fetch the newest indexes."""
+        self.run(["apt-get", "update", "--error-on=any"], self.shop.line)
+        form = f"{INDEX} $(FILENAME) $(REPO_URI)"
+        rows = self.run(["apt-get", "indextargets", "--format", form, "Identifier: Packages"], _nothing)
+        found = [row.split()[1:] for row in rows if row.startswith(f"{INDEX} ")]
+        debian = [(self.lists / Path(name).name, uri) for name, uri in found if not uri.startswith("copy:")]
+        source = self.shop.plan.mirror
+        roles = tuple((path, pool.role(uri, source)) for path, uri in debian if path.is_file())
+        return Indexes(roles, pool.published(sorted(self.lists.glob("*Release"))))
+
+    def simulate(self, files: Sequence[Path]) -> list[Version]:
+        """What apt would install."""
+        wanted = self.shop.plan.wanted
+        rows = self.run(["apt-get", "--simulate", "dist-upgrade", *wanted.names, *files], _nothing)
+        found = [match for row in rows if (match := INST.match(row)) and not match["origin"].startswith(LOCAL)]
+        for name in wanted.parts or {}:
+            rows = self.run(["apt-get", "download", "--print-uris", name], _nothing)
+            found += [match for row in rows if (match := DOWNLOAD.match(row))]
+        return [(one["name"], unquote(one["version"]), one["arch"]) for one in found]
+
+
+def _nothing(text: str) -> None:
+    """Simulations say a line for each package: too much for whoever looks on."""
+
+
+def _more_sources(kept: Sequence[Package], shop: Workshop, scratch: Path) -> str:
+    """Lines for apt.conf: suites that single packages come from, and packages that apt should prefer."""
+    suites = shop.plan.wanted.suites
+    sources = [shop.plan.mirror.more_sources(suites)]
+    preferences = [mirror.preferences(suites)]
+    if kept:
+        sources.append(pool.flat_repository(kept, scratch / "kept"))
+        preferences.append(PREFER_KEPT)
+    (scratch / "more.sources").write_text("\n".join(sources))
+    (scratch / "more.preferences").write_text("\n".join(preferences))
+    names = {"sourcelist": scratch / "more.sources", "preferences": scratch / "more.preferences"}
+    return "".join(f'Dir::Etc::{name} "{path}";\n' for name, path in names.items())
+
+
+def check_names(wanted: packages.Wanted, indexes: Indexes, asked: Iterable[Path]) -> None:
+    """Raise UserError, with names like them, for packages that no archive has; `asked`: the lists that ask."""
+    names = [one.partition("/")[0] for one in (*wanted.names, *(wanted.parts or {}))]
+    texts = [path.read_bytes() for path, _ in indexes.packages]
+    there: set[str] = set().union(*(deb822.names(text) for text in texts))
+    for name in names:
+        if name not in there and not any(_provides(text, name) for text in texts):
+            near = difflib.get_close_matches(name, there, 3, 0.75)
+            raise UserError(
+                f"there is no package {name!r}",
+                where=asked_by(name, asked),
+                fix=f"did you mean: {', '.join(near)}?" if near else "see packages.debian.org for its name",
+            )
+
+
+def _provides(index: bytes, name: str) -> bool:
+    """Whether some package of the index provides the virtual package `name`."""
+    return bool(re.search(rb"^Provides:.*[ ,]" + re.escape(name.encode()) + rb"(?:[ ,]|$)", index, re.MULTILINE))
+
+
+def asked_by(name: str, lists: Iterable[Path]) -> str:
+    """`file:line` of the list that asks for a package; the configuration when no list does."""
+    for path in lists:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.partition("#")[0].partition(":")[0].strip() == name:
+                return f"{path}:{number}"
+    return "images.<name>.packages"

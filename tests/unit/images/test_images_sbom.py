@@ -1,0 +1,100 @@
+"""The bill of materials keeps the rules of SPDX 2.3, and licences are only said where they are known."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from kestrelpi.images import licences, sbom
+from kestrelpi.images.lock import Package
+
+TREE = "ab" * 32
+LIBC = {
+    "Package": "libstdc++6",
+    "Version": "1:12.2.0-14+deb12u1",
+    "Architecture": "arm64",
+    "Source": "gcc-12 (12.2.0-14+deb12u1)",
+    "Archive": "debian",
+    "Filename": "pool/main/g/gcc-12/libstdc++6_12.2.0-14+deb12u1_arm64.deb",
+    "SHA256": "cd" * 32,
+}
+COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: hello
+
+Files: *
+Copyright: 2020 Somebody
+License: GPL-3+
+
+Files: lib/*
+Copyright: 2020 Somebody else
+License: Expat or BSD-3-clause
+
+License: GPL-3+
+ This program is free software.
+"""
+
+
+def bill(names: list[str]) -> dict[str, Any]:
+    contents = sbom.Contents("default", "20261122-013000-1a2b3c4d", "bookworm", "2026-11-22T01:30:00Z", TREE, [])
+    contents = sbom.Contents(**{**vars(contents), "packages": [(Package(LIBC), names)]})
+    found: dict[str, Any] = json.loads(sbom.text_of(contents))
+    return found
+
+
+def test_the_document_has_what_spdx_2_3_requires() -> None:
+    document = bill(["GPL-3+"])
+    assert document["spdxVersion"] == "SPDX-2.3"
+    assert document["dataLicense"] == "CC0-1.0"
+    assert document["SPDXID"] == "SPDXRef-DOCUMENT"
+    assert document["documentNamespace"] == f"urn:kestrelpi:image:default:20261122-013000-1a2b3c4d:{TREE}"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["creationInfo"]["created"])
+    assert all(re.match(r"(Tool|Person|Organization): ", one) for one in document["creationInfo"]["creators"])
+    ids = [one["SPDXID"] for one in document["packages"]]
+    assert len(set(ids)) == len(ids) == 2
+    assert all(re.fullmatch(r"SPDXRef-[A-Za-z0-9.-]+", one) for one in ids)
+    for one in document["packages"]:
+        assert {"name", "downloadLocation", "licenseConcluded", "licenseDeclared", "copyrightText"} <= one.keys()
+        assert one["filesAnalyzed"] is False
+    for one in document["relationships"]:
+        assert {one["spdxElementId"], one["relatedSpdxElement"]} <= {*ids, "SPDXRef-DOCUMENT"}
+    assert document["documentDescribes"] == ["SPDXRef-image"]
+
+
+def test_a_package_is_said_by_version_hash_source_and_purl() -> None:
+    one = bill(["GPL-3+"])["packages"][1]
+    assert one["versionInfo"] == "1:12.2.0-14+deb12u1"
+    assert one["checksums"] == [{"algorithm": "SHA256", "checksumValue": "cd" * 32}]
+    assert one["externalRefs"][0]["referenceLocator"] == (
+        "pkg:deb/debian/libstdc%2B%2B6@1:12.2.0-14%2Bdeb12u1?arch=arm64&distro=bookworm"
+    )
+    assert "gcc-12 12.2.0-14+deb12u1" in one["sourceInfo"]
+    assert one["licenseDeclared"] == "GPL-3.0-or-later"
+
+
+def test_a_licence_that_spdx_does_not_know_is_not_guessed() -> None:
+    one = bill(["GPL-3+", "public-domain"])["packages"][1]
+    assert one["licenseDeclared"] == "NOASSERTION"
+    assert one["licenseComments"] == "debian/copyright names: GPL-3+, public-domain"
+    assert "licenseComments" not in bill([])["packages"][1]
+
+
+def test_licences_of_a_machine_readable_copyright_file() -> None:
+    found = licences.names(COPYRIGHT)
+    assert found == ["BSD-3-clause", "Expat", "GPL-3+"]
+    assert licences.expression(found) == "BSD-3-Clause AND GPL-3.0-or-later AND MIT"
+    assert licences.names("This is free software.\n") == []
+    assert licences.expression([]) == ""
+
+
+def test_a_link_to_another_packages_documentation_is_followed_but_not_out_of_it(tmp_path: Path) -> None:
+    docs = tmp_path / "usr/share/doc"
+    (docs / "gcc-12-base").mkdir(parents=True)
+    (docs / "gcc-12-base/copyright").write_text(COPYRIGHT)
+    (docs / "libgcc-s1").symlink_to("gcc-12-base")
+    (docs / "bad").mkdir()
+    (docs / "bad/copyright").symlink_to("/etc/passwd")
+    assert licences.read(tmp_path, "libgcc-s1") == licences.names(COPYRIGHT)
+    assert licences.read(tmp_path, "bad") == []
+    assert licences.read(tmp_path, "none") == []
