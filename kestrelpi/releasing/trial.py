@@ -39,8 +39,6 @@ MODEL = "4"
 """What is emulated where the configuration names no models."""
 MEMORY = 1024
 """MiB."""
-KEPT = ("cluster", "build")
-"""Keys of the configuration that the test's has unchanged; others are cut down to what the lab can have."""
 
 
 def attempt(paths: Paths, config: Config, config_path: Path, generation: Generation, say: Say) -> Outcome:
@@ -116,7 +114,7 @@ def prepared(folder: Path, paths: Paths, config_path: Path, generation: Generati
     try:
         if paths.etc.is_dir():
             shutil.copytree(paths.etc, trial.etc, symlinks=True)
-        write_whole(trial.config, for_lab(config_path.read_text(encoding="utf-8"), generation.image))
+        write_whole(trial.config, for_lab(config_path.read_text(encoding="utf-8"), generation.image, paths.cache))
         store = Store(trial)
         there = store.folder(generation.image) / generation.id
         there.parent.mkdir(parents=True)
@@ -127,13 +125,17 @@ def prepared(folder: Path, paths: Paths, config_path: Path, generation: Generati
         remove_tree(folder)
 
 
-def for_lab(text: str, image: str) -> str:
+def for_lab(text: str, image: str, cache: Path) -> str:
     """The user's configuration cut down to one image and one group in the lab's network.
+
+    `cache`: the real one, which has what modules fetched.
 
     The kernel's NFS server doesn't listen there, another DHCP server neither; ports are free, nothing is switched.
     """
     given: dict[str, Any] = yaml.safe_load(text) or {}
-    made: dict[str, Any] = {key: given[key] for key in KEPT if key in given}
+    made: dict[str, Any] = {"build": {"cache": str(cache), **(given.get("build") or {})}}
+    if "cluster" in given:
+        made["cluster"] = given["cluster"]
     network = given.get("network") or {}
     made["network"] = {key: network[key] for key in ("address", "pool", "nodes", "domain") if key in network}
     nfs = {**((given.get("services") or {}).get("nfs") or {}), "backend": "ganesha", "port": 2049}

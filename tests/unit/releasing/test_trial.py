@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kestrelpi.config import parse as parse_config
 from kestrelpi.releasing.trial import for_lab, model_for
 
+CACHE = Path("/var/lib/kestrelpi/cache")
 TEXT = """\
 cluster: school
 network: {interface: eth0, address: 10.50.0.1/24, nodes: 10.50.0.20-10.50.0.90, nameservers: [9.9.9.9]}
@@ -28,7 +31,7 @@ users: {homes: /home/x, server: "nas:/homes"}
 
 
 def test_only_the_image_and_one_of_its_groups_are_there() -> None:
-    made = parse_config(for_lab(TEXT, "other"))
+    made = parse_config(for_lab(TEXT, "other", CACHE))
     assert list(made.images) == ["other"]
     assert list(made.groups) == ["five"]
     assert made.images["other"].modules == ("slurm",)
@@ -38,7 +41,7 @@ def test_only_the_image_and_one_of_its_groups_are_there() -> None:
 
 
 def test_nothing_of_the_real_network_is_touched() -> None:
-    made = parse_config(for_lab(TEXT, "default"))
+    made = parse_config(for_lab(TEXT, "default", CACHE))
     assert made.network.interface == ""
     assert made.services.listen is None
     assert made.services.dhcp.backend == "builtin"
@@ -50,21 +53,27 @@ def test_nothing_of_the_real_network_is_touched() -> None:
     assert str(made.node_addresses) == "10.50.0.20-10.50.0.90"
 
 
+def test_files_that_modules_fetched_are_those_of_the_real_cache() -> None:
+    assert parse_config(for_lab(TEXT, "default", CACHE)).build.cache == CACHE
+    own = parse_config(for_lab("build: {cache: /srv/cache}\n", "default", CACHE))
+    assert own.build.cache == Path("/srv/cache")
+
+
 def test_a_trial_neither_tests_nor_holds_back() -> None:
-    image = parse_config(for_lab(TEXT, "default")).images["default"]
+    image = parse_config(for_lab(TEXT, "default", CACHE)).images["default"]
     assert (image.publish, image.canary) == ("built", "")
 
 
 @pytest.mark.parametrize("text", ["", "cluster: x\n", "network: {address: 10.77.0.1/24}\n"])
 def test_what_is_left_out_has_its_default(text: str) -> None:
-    made = parse_config(for_lab(text, "default"))
+    made = parse_config(for_lab(text, "default", CACHE))
     assert made.groups["rpi"].image == "default"
     assert "default" in made.images
 
 
 def test_an_image_that_no_group_boots_gets_a_group() -> None:
     text = "images: {default: {}, lone: {modules: []}}\ngroups: {rpi: {}}\n"
-    made = parse_config(for_lab(text, "lone"))
+    made = parse_config(for_lab(text, "lone", CACHE))
     assert made.groups["rpi"].image == "lone"
 
 

@@ -23,7 +23,8 @@ from kestrelpi.releasing.subject import Subject, subject
 
 KERNEL = "7.3.4-arm64"
 ID = "20261122-000000-00000001"
-DRIVERS = sorted({driver for board in BOARDS.values() for driver in board.drivers} | {"overlay", "nfsv4"})
+ROOT = {"overlay", "nfsv4", "loop", "squashfs"}
+DRIVERS = sorted({driver for board in BOARDS.values() for driver in board.drivers} | ROOT)
 FIRMWARE = ("bootcode.bin", "start.elf", "fixup.dat", "start_cd.elf", "fixup_cd.dat", "start4.elf", "start4cd.elf",
             "fixup4cd.dat")  # fmt: skip
 TREES = {
