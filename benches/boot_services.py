@@ -1,9 +1,10 @@
 """TFTP beside dnsmasq and tftpd-hpa: lock-step clients fetch three files of 14.6 MB in all, blksize 1468.
 
-    python benches/boot_services.py [--clients 1,64,256] [--servers ours,dnsmasq,tftpd-hpa] [--workers 1]
+    python benches/boot_services.py [--clients 1,64,256] [--servers ours,dnsmasq,tftpd-hpa] [--workers 1] [--plot FILE]
 
 Runs in a network namespace of its own, as root. The clients are one process, the same for each server. Nothing is
-asserted: the table has MB/s, CPU seconds of the server, and the last client's time over the median one's.
+asserted: the table has MB/s, CPU seconds of the server, and the last client's time over the median one's. --plot draws
+the seconds to the last client as an SVG.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from chart import chart
+
 from kestrelpi import run
 from kestrelpi.services.tftp import FolderSource, Limits, TftpProcess
 
 FILES = {"start4.elf": 800_000, "initramfs.img": 2_600_000, "vmlinuz": 11_200_000}
 """The boot set that was measured: a cut-down start file, the native initramfs, a gzipped kernel."""
 PORT = 69
+GIGABIT = 118e6
+"""Bytes of files a second that a link of 1 Gbit/s carries."""
 REPEAT = 2.0
 """Seconds after which a client repeats its last packet, as a Pi does."""
 DNSMASQ = "dnsmasq --no-daemon --conf-file=/dev/null --port=0 --enable-tftp --user=root --tftp-max=2000"
@@ -178,6 +183,7 @@ def measure(name: str, folder: Path, count: int, workers: int) -> dict[str, floa
         "MB/s": done / max(seconds, default=1.0),
         "cpu": cpu,
         "client cpu": used,
+        "last": max(seconds, default=0.0),
         "median": statistics.median(seconds or [0.0]),
         "last/median": max(seconds, default=0.0) / statistics.median(seconds or [1.0]),
         "repeats": repeated,
@@ -191,6 +197,7 @@ def main() -> None:
     parser.add_argument("--clients", default="1,64,256")
     parser.add_argument("--servers", default="ours,dnsmasq,tftpd-hpa")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     options = parser.parse_args()
     if os.environ.get("KESTRELPI_BENCH") != "inside":
         run.replace(
@@ -210,11 +217,21 @@ def main() -> None:
         folder.chmod(0o755)
         for file, size in FILES.items():
             (folder / file).write_bytes(os.urandom(size))
-        table(folder, [int(one) for one in options.clients.split(",")], options.servers.split(","), options.workers)
+        counts = [int(one) for one in options.clients.split(",")]
+        lasts = table(folder, counts, options.servers.split(","), options.workers)
+    if options.plot:
+        link = [(count, count * sum(FILES.values()) / GIGABIT) for count in counts]
+        options.plot.write_text(
+            chart(
+                "Seconds to the last of so many Pis", "Pis that fetch 14.6 MB at once", "s", lasts, ("1 Gbit/s", link)
+            )
+        )
 
 
-def table(folder: Path, counts: list[int], servers: list[str], workers: int) -> None:
-    """Print a row for each server and number of clients; ratios are ours to theirs."""
+def table(folder: Path, counts: list[int], servers: list[str], workers: int) -> dict[str, list[tuple[float, float]]]:
+    """Print a row for each server and number of clients; ratios are ours to theirs. Returns, for each server, the
+    seconds to the last client by their number, where all had their files."""
+    lasts: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
     print(
         f"{'clients':>7} {'server':10} {'MB/s':>7} {'CPU s':>7} {'median s':>9}"
         f" {'last/med':>9} {'repeats':>8} {'failed':>7}"
@@ -222,6 +239,8 @@ def table(folder: Path, counts: list[int], servers: list[str], workers: int) -> 
     for count in counts:
         rows = {name: measure(name, folder, count, workers) for name in servers}
         for name, row in rows.items():
+            if not row["failed"]:
+                lasts[name].append((count, row["last"]))
             print(
                 f"{count:7} {name:10} {row['MB/s']:7.1f} {row['cpu']:7.2f} {row['median']:9.2f}"
                 f" {row['last/median']:9.3f} {row['repeats']:8.0f} {row['failed']:7.0f}"
@@ -233,6 +252,7 @@ def table(folder: Path, counts: list[int], servers: list[str], workers: int) -> 
                 cpu = f"{rows['ours']['cpu'] / rows[name]['cpu']:.2f}" if rows[name]["cpu"] else "unknown"
                 print(f"{count:7} ours/{name}: speed {speed:.2f}, CPU {cpu}")
         sys.stdout.flush()
+    return lasts
 
 
 if __name__ == "__main__":
