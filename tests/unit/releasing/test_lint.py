@@ -45,6 +45,11 @@ def another_kernel(whole: Whole) -> None:
     whole.put("vmlinuz", gzip.compress(kernel_bytes(OTHER), mtime=0))
 
 
+def packed_root_without_loop(whole: Whole) -> None:
+    whole.put_initramfs([name for name in DRIVERS if name not in ("loop", "squashfs")])
+    (whole.generation.folder / "squashfs").mkdir()
+
+
 BREAKS: dict[str, tuple[Callable[[Whole], object], str, str]] = {
     "a boot file is gone": (lambda one: (one.boot / "start4.elf").unlink(), "files", "start4.elf is in the manifest"),
     "a boot file too many": (lambda one: (one.boot / "x.img").write_text("x"), "files", "x.img is in boot/"),
@@ -80,10 +85,7 @@ BREAKS: dict[str, tuple[Callable[[Whole], object], str, str]] = {
         "lacks modules: overlay",
     ),
     "a packed root that the initramfs can't mount": (
-        lambda one: (
-            one.put_initramfs([name for name in DRIVERS if name not in ("loop", "squashfs")]),
-            (one.generation.folder / "squashfs").mkdir(),
-        ),
+        packed_root_without_loop,
         "initramfs",
         "lacks modules: loop, squashfs",
     ),
