@@ -94,7 +94,8 @@ class Layers:
         """Give a finished draft its name: from here on it never changes."""
         remove_tree(draft.work)
         forget_origin(draft.tree)
-        clamp(draft.tree, info.epoch)
+        if info.epoch:
+            clamp(draft.tree, info.epoch)
         write_digests(draft.tree, draft.folder)
         write_whole(draft.folder / "layer.json", json.dumps(asdict(info), indent=1))
         sync_tree(draft.folder)
