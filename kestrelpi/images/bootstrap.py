@@ -54,13 +54,13 @@ def bootstrap(draft: Draft, shop: Workshop, log: Path) -> Section:
     (first / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True, exist_ok=True)
     (first / "etc/dpkg/dpkg.cfg.d/kestrelpi").write_text(DPKG_CONFIG)
     box = Sandbox(cwd=shop.layers.folder).plus(
-        overlay([shop.scaffold.early, shop.scaffold.tree, first], second, draft.work, shop.mount),
+        overlay([shop.scaffold.early, shop.scaffold.tree, first], second, draft.work, shop.mount, devices=True),
         *system_folders(shop.mount),
         *shop.scaffold.mounts(shop.mount),
     )
     env = {**NONINTERACTIVE, "SOURCE_DATE_EPOCH": str(chosen.epoch)}
     try:
-        run.stream(box.chroot(shop.mount, SECOND_STAGE, env), log, line=shop.line)
+        run.stream(box.chroot(shop.mount, SECOND_STAGE, env, devices=True), log, line=shop.line)
     except run.CommandFailed as error:
         raise with_debootstraps_log(error, second, log) from error
     draft.tree.rmdir()
