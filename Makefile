@@ -7,9 +7,10 @@ DEMO_ROOT ?= /var/tmp/kestrelpi-demo
 NODES ?= 2
 MODEL ?= 4
 KEEP ?=
+FUZZ ?= 1000000
 SCRIPTS = scripts/prepare .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
 
-.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format bench-build bench-boot-services bench-fibo clean
+.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-boot-services bench-fleet bench-fibo clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -45,6 +46,9 @@ lint: prepare-tests  ## ruff, mypy --strict, shellcheck
 	shellcheck -x $(SCRIPTS)
 	shellcheck -x -s dash overlays/initramfs/init overlays/initramfs/lib/kestrelpi/functions overlays/initramfs/lib/kestrelpi/udhcpc
 
+fuzz: prepare  ## A million malformed DHCP, TFTP and DNS packets against the daemon (FUZZ=1000000)
+	.venv/bin/python tests/integration/fuzzing.py --packets $(FUZZ)
+
 format: prepare  ## Format the code
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
@@ -52,8 +56,12 @@ format: prepare  ## Format the code
 bench-build: prepare  ## Cold build, one edited script, nothing changed
 	.venv/bin/python benches/build.py
 
-bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa
+bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa, DHCP, DNS beside dnsmasq
 	.venv/bin/python benches/boot_services.py
+	.venv/bin/python benches/answers.py
+
+bench-fleet: prepare  ## What 10,000 registered nodes cost
+	.venv/bin/python benches/fleet.py
 
 bench-fibo: prepare  ## fibo against a parallel region in every call
 	.venv/bin/python benches/fibo.py

@@ -16,7 +16,7 @@ from kestrelpi.services.turns import Turns
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 """Seconds from a boot's beginning to a stage: a Pi's firmware takes 3 to 10, a boot 30 to 90."""
-DHCP_DROPPED = ("malformed", "limited", "ignored", "refused", "pool_full", "unsent")
+DHCP_DROPPED = ("malformed", "limited", "held", "ignored", "refused", "pool_full", "unsent")
 DHCP_RECEIVED = ("discover", "offer", "request", "decline", "ack", "nak", "release", "inform")
 TFTP_ENDED = ("done", "aborted", "timeout", "missing")
 TFTP_DROPPED = ("refused", "malformed")
@@ -162,10 +162,13 @@ def _transport(sources: Sources) -> Iterator[Family]:
     yield _by("kestrelpi_dhcp_received_total", "DHCP messages that were heard.", "type", dhcp, DHCP_RECEIVED)
     yield _one("kestrelpi_dhcp_sent_total", "DHCP replies.", dhcp.get("sent", 0))
     yield _by("kestrelpi_dhcp_dropped_total", "DHCP messages without a reply.", "reason", dhcp, DHCP_DROPPED)
+    yield _one("kestrelpi_dhcp_in_use_total", "Addresses that somebody else was found to use.", dhcp.get("in_use", 0))
+    yield _one("kestrelpi_dhcp_duplicate_mac_total", "DISCOVERs of another board.", dhcp.get("duplicate_mac", 0))
     yield _one("kestrelpi_dhcp_foreign_total", "DHCP messages of other servers.", dhcp.get("foreign", 0))
     yield _one("kestrelpi_tftp_started_total", "TFTP transfers that began.", tftp.get("started", 0))
     yield _by("kestrelpi_tftp_transfers_total", "TFTP requests by result.", "result", tftp, TFTP_ENDED)
     yield _by("kestrelpi_tftp_dropped_total", "TFTP requests not served.", "reason", tftp, TFTP_DROPPED)
+    yield _one("kestrelpi_tftp_repeated_total", "TFTP requests that were under way already.", tftp.get("repeated", 0))
     yield _one("kestrelpi_tftp_bytes_total", "Bytes of files that were acknowledged.", tftp.get("bytes", 0))
     yield Family("kestrelpi_tftp_active", "gauge", "TFTP transfers under way.", [("", {}, tftp.get("active", 0))])
     yield Family(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.nodes.boots import BootLog, Stage
+from kestrelpi.services import metrics
 from kestrelpi.services.admission import EEPROM
 from kestrelpi.services.metrics import BUCKETS, Family, Metrics, Sources, escape, number, render
 from kestrelpi.services.turns import CARRIED, Turns
@@ -107,3 +108,17 @@ def test_who_loads_and_who_waits() -> None:
     assert page.value("kestrelpi_storm_total", result="let_in") == 126
     assert page.value("kestrelpi_storm_total", result="held") == 4
     assert page.value("kestrelpi_storm_link_bytes") == 118e6
+
+
+def counted() -> list[tuple[str, str]]:
+    """Service and name of every counter that stands in its code."""
+    folder = Path(metrics.__file__).parent
+    texts = {name: "".join(one.read_text() for one in (folder / name).glob("*.py")) for name in ("dhcp", "dns", "tftp")}
+    found = {(name, key) for name, text in texts.items() for key in re.findall(r'counters\["(\w+)"\]', text)}
+    assert len(found) > 15
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("service", "counter"), counted())
+def test_whatever_a_service_counts_can_be_seen(service: str, counter: str) -> None:
+    assert re.search(r" 7777$", Metrics().text(sources(**{service: {counter: 7777}})), re.MULTILINE)
