@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from kestrelpi import run
 from kestrelpi.cli.context import Context, pass_context
 from kestrelpi.cli.eeprom import eeprom
+from kestrelpi.cli.interrupt import ctrl_c
 from kestrelpi.cli.power import power
 from kestrelpi.cli.table import ago, print_finding, print_table
 from kestrelpi.config import parse_mac
@@ -69,15 +70,13 @@ def register(ctx: Context, group: str, image: str, count: int | None, timeout: f
     registrar = Registrar(ctx.paths, ctx.config, group, image)
     ctx.say(f"Waiting for new Pis of the group {group}: switch them on, in the order of their names. Ctrl-C ends.")
     found: list[Node] = []
-    interrupted = False
-    try:
-        for event in watch(registrar, count or 0, timeout or 0.0):
+    with ctrl_c() as pressed:
+        for event in watch(registrar, count or 0, timeout or 0.0, pressed):
             _say(ctx, event)
             if isinstance(event, Registered):
                 found.append(event.node)
                 Secrets(ctx.paths).host_key(event.node.mac)  # made now, so that a boot of many Pis needn't wait for it
-    except KeyboardInterrupt:
-        interrupted = True
+        interrupted = pressed()
     names = {node.name for node in found}
     found = [node for node in Registry.load(ctx.paths.registry) if node.name in names]  # with what was learned since
     if ctx.json:

@@ -235,8 +235,13 @@ def learn_all(paths: Paths, config: Config) -> list[Node]:
         return [node for node in change.registry if node != before.by_name[node.name]]
 
 
-def watch(registrar: Registrar, count: int = 0, timeout: float = 0.0) -> Iterator[Event]:
-    """Events until `count` Pis are registered or `timeout` seconds have passed; 0: no limit."""
+def watch(
+    registrar: Registrar, count: int = 0, timeout: float = 0.0, ended: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
+    """Events until `count` Pis are registered, `timeout` seconds have passed (0: no limit), or `ended` says so.
+
+    A Pi that was written to the registry is always told.
+    """
     clock = registrar.clock
     end = clock.monotonic() + timeout if timeout else None
     done = 0
@@ -244,7 +249,7 @@ def watch(registrar: Registrar, count: int = 0, timeout: float = 0.0) -> Iterato
         for event in registrar.poll(count - done if count else 0):
             done += isinstance(event, Registered)
             yield event
-        if (count and done >= count) or (end is not None and clock.monotonic() >= end):
+        if (count and done >= count) or (end is not None and clock.monotonic() >= end) or ended():
             return
         clock.sleep(POLL)
 
