@@ -193,7 +193,7 @@ def remove(ctx: Context, name: str, id: str) -> None:
 
     generation = _generation(ctx, name, id)
     if (name, generation.id) in _used(ctx):
-        raise UserError(f"a node is pinned to {generation.id}", fix="see: kestrelpi nodes list")
+        raise UserError(f"a node is pinned to {generation.id}, or runs it", fix="see: kestrelpi nodes list")
     Store(ctx.paths).remove(generation)
     if ctx.json:
         ctx.document({"image": name, "removed": generation.id})
@@ -257,8 +257,10 @@ def _generation(ctx: Context, name: str, id: str | None) -> Generation:
 
 
 def _used(ctx: Context) -> set[tuple[str, str]]:
-    """Image and id of every generation that a node is pinned to."""
+    """Image and id of every generation that a node is pinned to or runs."""
     from kestrelpi.nodes.registry import Registry
+    from kestrelpi.nodes.running import running
 
     nodes = Registry.load(ctx.paths.registry, ctx.config).nodes
-    return {(node.image_of(ctx.config), node.pin) for node in nodes if node.pin}
+    pinned = {(node.image_of(ctx.config), node.pin) for node in nodes if node.pin}
+    return pinned | set(running(ctx.paths.boots, nodes).values())

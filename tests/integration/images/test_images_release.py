@@ -62,6 +62,7 @@ def test_a_generation_that_a_named_pi_could_not_boot_is_refused(paths: Paths) ->
 def test_a_generation_that_was_damaged_is_not_published(paths: Paths) -> None:
     made = make(paths).generation
     assert kestrelpi(paths, "images", "lint", "default").returncode == 0
+    (made.boot / "start4cd.elf").unlink()  # a hard link: other generations have the same file
     (made.boot / "start4cd.elf").write_bytes(b"x")
     said = kestrelpi(paths, "images", "publish", "default", made.id)
     assert said.returncode == 1
