@@ -241,3 +241,41 @@ def test_a_node_leaves_only_a_swarm_that_is_no_more_for_it(
     assert calls == (
         ["swarm leave --force", "swarm join --token token --advertise-addr 10.77.0.12 10.77.0.11:2377"] * leaves
     )
+
+
+FRONTEND_SCRIPT = ROOT / "modules/swarm/frontend/install.d/60-swarm"
+
+
+def on_frontend(root: Path, manager: str, ipvs: bool) -> str:
+    """What the frontend's script says, with stand-ins for docker and modprobe; /sys knows no kernel module."""
+    tools = root / "bin"
+    tools.mkdir()
+    docker = DOCKER[DOCKER.index("#!/bin/sh") : DOCKER.index("END\nchmod")].replace("/run/", f"{root}/")
+    for name, text in {"docker": docker, "modprobe": f"#!/bin/sh\nexit {0 if ipvs else 1}\n"}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (root / "state").write_text("inactive\n")
+    env = {"KESTRELPI_ROOT": str(root), "KESTRELPI_SERVER": "10.77.0.1", "KESTRELPI_SWARM_MANAGER": manager}
+    words = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs /sys && exec {FRONTEND_SCRIPT}"]
+    return run.run(words, env={**env, "PATH": f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin"}).stdout
+
+
+def test_the_frontend_makes_the_swarm_when_it_manages_it(tmp_path: Path) -> None:
+    on_frontend(tmp_path, "frontend", ipvs=True)
+    called = (tmp_path / "called").read_text()
+    assert "swarm init --advertise-addr 10.77.0.1 --listen-addr 10.77.0.1:2377\n" in called
+    join = Paths(tmp_path).secrets / "modules/swarm/join"
+    assert join.read_text() == "newswarm SWMTKN-1-digest-secret 10.77.0.1:2377"
+    assert (join.stat().st_mode & 0o777, join.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_the_frontend_does_nothing_when_a_node_manages(tmp_path: Path) -> None:
+    assert on_frontend(tmp_path, "", ipvs=False) == "a node manages the swarm\n"
+    assert not (tmp_path / "called").exists()
+
+
+def test_a_frontend_without_ipvs_says_so(tmp_path: Path) -> None:
+    with pytest.raises(run.CommandFailed) as caught:
+        on_frontend(tmp_path, "frontend", ipvs=False)
+    assert "this machine's kernel has no IPVS (ip_vs)" in caught.value.detail
+    assert not (tmp_path / "called").exists()
