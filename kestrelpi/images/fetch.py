@@ -5,6 +5,7 @@ A file appears in the cache whole and right, or not at all. What an interrupted 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -39,22 +40,29 @@ def bring(one: Fetched, source: Source, progress: Progress) -> bool:
 
     What is there already is looked at: a file with another SHA-256 than it should have is replaced.
     """
-    wanted = one.required_sha256()
-    one.path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(one.path.parent / "lock", f"the fetching of {one.title}"):
-        if one.path.is_file() and hash_file(one.path) == wanted:
-            return False
-        part = one.path.with_name(one.path.name + PART)
-        resumed = part.is_file() and part.stat().st_size > 0
+    one.required_sha256()
+    try:
+        one.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(one.path.parent / "lock", f"the fetching of {one.title}"):
+            return _bring(one, source, progress)
+    except OSError as error:
+        raise UserError(f"{one.title} can't be stored: {error.strerror}", where=str(one.path.parent)) from error
+
+
+def _bring(one: Fetched, source: Source, progress: Progress) -> bool:
+    if one.path.is_file() and hash_file(one.path) == one.sha256:
+        return False
+    part = one.path.with_name(one.path.name + PART)
+    resumed = part.is_file() and part.stat().st_size > 0
+    found = _transfer(one, source, part, progress)
+    if found != one.sha256 and resumed:  # the rest was of another file than the beginning
+        part.unlink()
         found = _transfer(one, source, part, progress)
-        if found != wanted and resumed:  # the rest was of another file than the beginning
-            part.unlink()
-            found = _transfer(one, source, part, progress)
-        if found != wanted:
-            part.unlink()
-            raise mismatch(one, found, one.url, f"kestrelpi modules fetch {one.module}")
-        _finish(part, one)
-        return True
+    if found != one.sha256:
+        part.unlink()
+        raise mismatch(one, found, one.url, f"kestrelpi modules fetch {one.module}")
+    _finish(part, one)
+    return True
 
 
 def _transfer(one: Fetched, source: Source, part: Path, progress: Progress) -> str:
@@ -113,9 +121,12 @@ def from_web(one: Fetched, offset: int) -> Iterator[tuple[IO[bytes], int, int]]:
         with _open(request) as answer:
             yield answer, _begins(answer, offset), _total(answer)
     except (OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in DISK:
+            raise  # what came could not be written
         raise UserError(f"{one.title} can't be fetched: {_reason(error)}", where=one.url, fix=FOLDER) from error
 
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FOLDER = "without internet here: fetch it elsewhere, and give its folder with --from"
 
 

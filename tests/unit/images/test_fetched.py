@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from collections.abc import Iterator
@@ -198,6 +199,19 @@ def test_a_file_that_was_changed_later_is_refused_and_can_be_brought_again(tmp_p
     assert hashlib.sha256(b"something else").hexdigest() in caught.value.detail
     assert bring(tool, Server())
     fetched.verify(tool)
+
+
+def test_a_full_disk_is_named_and_the_next_try_goes_on(tmp_path: Path) -> None:
+    tool = wanted(tmp_path)["tool"]
+
+    def full(one: fetched.Fetched, done: int, whole: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"tool v1\.0\+x can't be stored: No space left on device") as caught:
+        fetch.bring(tool, Server(), full)
+    assert caught.value.where == str(tool.path.parent)
+    assert not tool.present
+    assert bring(tool, Server())
 
 
 def test_what_is_not_there_names_the_command(tmp_path: Path) -> None:
