@@ -30,6 +30,9 @@ from kestrelpi.paths import Paths
 NEEDED_BYTES = 3 * 1024**3
 """Free disk that a cold build must find: it takes about half of that."""
 
+NO_SPACE = "No space left on device"
+"""strerror(3) of ENOSPC, as programs say it."""
+
 
 class Watcher(Protocol):
     """Is told how a build gets on."""
@@ -146,11 +149,12 @@ def no_space(folder: Path, free: int) -> UserError:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn "no space left" into an error that says where and what to do."""
+    """Turn "no space left", ours and that of programs, into an error that says where and what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, run.CommandFailed) as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) if isinstance(error, OSError) else NO_SPACE in error.detail
+        if full:
             raise no_space(folder, steps.free_bytes(folder)) from error
         raise
 
@@ -190,7 +194,7 @@ def carry_out(step: Step, below: list[str], draft: Draft, shop: Workshop, log: P
         epoch = steps.carry_out(step, below, draft, shop, log)
         steps.check_layer(draft.tree)
     except run.CommandFailed as error:
-        if "No space left on device" in error.detail:
+        if NO_SPACE in error.detail:
             raise no_space(shop.layers.folder, steps.free_bytes(shop.layers.folder)) from error
         raise UserError(
             f"{step.phase} {step.name} failed with status {error.returncode}",

@@ -1,22 +1,18 @@
 """A generation's root as compressed files that nodes mount over one another from NFS: less to read, fewer calls.
 
-Two files: `10-base` holds the layers up to the last big one and is kept, so that neither an edited script nor a new
-generation packs the whole root again; `20-changes` holds the small layers above it and what they take away, in the
-overlay's own way of saying it (whiteouts and opaque folders, Linux' Documentation/filesystems/overlayfs.rst).
-
-Who can mount the files can read all of the base. So it doesn't hold what a script takes away or replaces that runs once
-after the packages (a key that a package made, say); what the quick scripts of the phase configure hide is in it.
+Two files: `10-base` holds all that comes before the phase configure and is kept, so that neither an edited script nor a
+new generation packs the whole root again; `20-changes` holds what configure adds and takes away, in the overlay's own
+way of saying it (whiteouts and opaque folders, Linux' Documentation/filesystems/overlayfs.rst).
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from kestrelpi import run
-from kestrelpi.images.flatten import copy_folder, flatten, is_opaque
+from kestrelpi.images.flatten import copy_folder, flatten
 from kestrelpi.images.keys import digest
 from kestrelpi.images.layers import DRAFT, Layers
 from kestrelpi.sandbox import Sandbox, view
@@ -24,10 +20,8 @@ from kestrelpi.sandbox import Sandbox, view
 SUFFIX = ".squashfs"
 BASE, CHANGES = f"10-base{SUFFIX}", f"20-changes{SUFFIX}"
 """In the order in which a node stacks them: the lowest first."""
-BIG = 8 * 1024 * 1024
-"""Bytes of a layer that shouldn't be packed again for what changes above it: half a second's work."""
-RUN_OFTEN = "configure"
-"""The phase whose scripts are edited and run again and again: none of them makes the base be packed anew."""
+OFTEN = "configure"
+"""The phase whose scripts are edited and run again and again."""
 BLOCK = "128K"
 LEVEL = "9"
 """Of zstd: 15 takes five times as long and saves a fourteenth."""
@@ -44,46 +38,23 @@ def make(layers: Layers, keys: Sequence[str], root: Path, marks: Sequence[str], 
     `marks`: files of the flattened `root` that are in no layer; `scratch`: an existing folder for this call alone, on
     the layers' file system. Raises CommandFailed.
     """
-    below = base_of(layers, keys)
-    once = [key for key in keys[below:] if (info := layers.info(key)) and info.phase != RUN_OFTEN]
+    infos = {key: layers.info(key) for key in keys}
+    often = [key for key, info in infos.items() if info and info.phase == OFTEN]
     out.mkdir()
-    os.link(kept_base(layers, keys[:below], once, scratch), out / BASE)
+    os.link(kept_base(layers, [key for key in keys if key not in often], scratch), out / BASE)
     changes = scratch / "changes"
-    flatten([layers.tree(key) for key in reversed(keys[below:])], changes, over_others=True)
+    flatten([layers.tree(key) for key in reversed(often)], changes, over_others=True)
     for name in marks:
         put_mark(root, name, changes)
     pack(Sandbox(), changes, out / CHANGES)
 
 
-def base_of(layers: Layers, keys: Sequence[str]) -> int:
-    """How many layers, counted from the lowest, belong to the base: up to the last big one."""
-    return max((number for number, key in enumerate(keys, 1) if is_big(layers.tree(key))), default=1)
-
-
-def is_big(tree: Path) -> bool:
-    """Whether the files of a layer have BIG bytes."""
-    size = 0
-    for parent, _, names in os.walk(tree):
-        size += sum(os.lstat(f"{parent}/{name}").st_size for name in names)
-        if size >= BIG:
-            return True
-    return False
-
-
-def kept_base(layers: Layers, keys: Sequence[str], once: Sequence[str], scratch: Path) -> Path:
-    """The base of the layers `keys` without what the layers `once` above it hide; packed when none of these is kept."""
-    trees = [layers.tree(key) for key in reversed(keys)]
-    cover = scratch / "cover"
-    hidden: list[str] = []
-    if once:
-        flatten([layers.tree(key) for key in reversed(once)], scratch / "once", over_others=True)
-        make_cover(str(scratch / "once"), [str(tree) for tree in trees], str(cover), hidden)
-    else:
-        cover.mkdir()
+def kept_base(layers: Layers, keys: Sequence[str], scratch: Path) -> Path:
+    """The packed form of the layers `keys`, the lowest first; made when it isn't kept."""
     # A layer that was lost and made again, with the packages of another day, has the old key but not the old time.
     made = {key: str((layers.tree(key).parent / "layer.json").stat().st_mtime_ns) for key in keys}
     folder = folder_of(layers)
-    kept = folder / f"{digest({**made, 'options': ' '.join(OPTIONS), 'hidden': ' '.join(hidden)})}{SUFFIX}"
+    kept = folder / f"{digest({**made, 'options': ' '.join(OPTIONS)})}{SUFFIX}"
     if not kept.is_file():
         folder.mkdir(exist_ok=True)
         for path in folder.glob(f"{DRAFT}*"):  # what a killed build left; the caller holds the build lock
@@ -91,31 +62,11 @@ def kept_base(layers: Layers, keys: Sequence[str], once: Sequence[str], scratch:
         mounted = scratch / "base"
         mounted.mkdir()
         draft = folder / f"{DRAFT}{kept.name}"
-        # The overlay driver merges them and hides its own attributes.
-        lowers = [cover, *(tree.relative_to(layers.folder) for tree in trees)]
-        pack(Sandbox(cwd=layers.folder).plus(view(lowers, mounted)), mounted, draft)
+        # The overlay driver merges them (every image has several) and hides its own attributes.
+        box = Sandbox(cwd=layers.folder).plus(view([Path(key) / "tree" for key in reversed(keys)], mounted))
+        pack(box, mounted, draft)
         draft.rename(kept)
     return kept
-
-
-def make_cover(upper: str, lowers: Sequence[str], out: str, hidden: list[str], path: str = "") -> None:
-    """Make the folder `out` a layer that takes out of the folders `lowers` all that `upper` hides.
-
-    `lowers`: one folder of several layers, the topmost first; what is taken out is added to `hidden` by its `path`.
-    """
-    os.mkdir(out)  # noqa: PTH102
-    with os.scandir(upper) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        below = [one for one in (f"{lower}/{entry.name}" for lower in lowers) if os.path.lexists(one)]
-        folders = [one for one in below if os.path.isdir(one) and not os.path.islink(one)]  # noqa: PTH112, PTH114
-        name = f"{path}/{entry.name}"
-        if below and below == folders and entry.is_dir(follow_symlinks=False) and not is_opaque(entry.path):
-            make_cover(entry.path, folders, f"{out}/{entry.name}", hidden, name)
-        elif below:
-            os.mknod(f"{out}/{entry.name}", stat.S_IFCHR, os.makedev(0, 0))
-            hidden.append(name)
-    copy_folder(lowers[0], out)
 
 
 def folder_of(layers: Layers) -> Path:

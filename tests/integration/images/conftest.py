@@ -29,7 +29,7 @@ def warm_root(built_root: Path) -> Iterator[Paths]:
     root = Path(tempfile.mkdtemp(prefix="kestrelpi-images-", dir=built_root.parent))
     paths, source = Paths(root), Paths(built_root)
     paths.cache.mkdir(parents=True)
-    for name in ("layers", "archives", "lists", "packed"):
+    for name in ("layers", "archives", "lists", "packed", "squashfs"):
         if (source.cache / name).is_dir():
             subprocess.run(["cp", "-al", source.cache / name, paths.cache / name], check=True)
     paths.etc.mkdir(parents=True)
