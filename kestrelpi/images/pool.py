@@ -119,7 +119,7 @@ def flat_repository(packages: Iterable[Package], folder: Path) -> str:
     It has no archives: apt finds those in its cache, where `fetch` has put them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    index = text_of(one.fields for one in packages).encode()
+    index = _index(packages)
     (folder / "Packages").write_bytes(index)
     (folder / "Release").write_text(_release(index, "Packages", "lock", 0))
     return f"Types: deb\nURIs: copy:{folder}\nSuites: ./\nTrusted: yes\n"
@@ -127,13 +127,18 @@ def flat_repository(packages: Iterable[Package], folder: Path) -> str:
 
 def debootstrap_mirror(section: Section, suite: str, folder: Path) -> str:
     """Make a mirror that debootstrap can read of a lock file's packages; returns its URI."""
-    index = text_of(one.fields for one in section.packages).encode()
+    index = _index(section.packages)
     name = "main/binary-arm64/Packages"
     path = folder / "dists" / suite / name
     path.parent.mkdir(parents=True)
     path.write_bytes(index)
     (folder / "dists" / suite / "Release").write_text(_release(index, name, suite, section.epoch))
     return f"file://{folder}"
+
+
+def _index(packages: Iterable[Package]) -> bytes:
+    """An index; it ends with an empty line, as debootstrap takes a package only when a line comes after it."""
+    return f"{text_of(one.fields for one in packages)}\n".encode()
 
 
 def _release(index: bytes, name: str, suite: str, epoch: int) -> str:

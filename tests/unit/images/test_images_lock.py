@@ -165,6 +165,7 @@ def test_repositories_of_a_lock_have_right_hashes(tmp_path: Path) -> None:
     index = (tmp_path / "dists/bookworm/main/binary-arm64/Packages").read_bytes()
     release = (tmp_path / "dists/bookworm/Release").read_text()
     assert f" {hashlib.sha256(index).hexdigest()} {len(index)} main/binary-arm64/Packages" in release
+    assert index.endswith(b"\n\n"), "debootstrap passes over a last package without an empty line"
     assert "Codename: bookworm" in release
     sources = pool.flat_repository(section.packages, tmp_path / "flat")
     assert f"URIs: copy:{tmp_path}/flat" in sources
