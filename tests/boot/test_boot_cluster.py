@@ -58,6 +58,19 @@ def test_programs_have_their_capabilities_and_everybody_may_ping(two: TwoPis) ->
         assert "1 received" in said
 
 
+def test_the_root_is_mounted_as_its_image_says(two: TwoPis) -> None:
+    below = {"squashfs": "lowerdir=/lower/20-changes:/lower/10-base,", "nfs": "lowerdir=/lower,"}
+    for node in two.nodes:
+        kind = two.cluster.config.images[node.image_of(two.cluster.config)].root
+        assert below[kind] in two.cluster.ssh(node, "findmnt -n -o OPTIONS /")
+
+
+def test_a_boot_writes_little_to_the_ram(two: TwoPis) -> None:
+    for node in two.nodes:
+        used = two.cluster.ssh(node, "df -k --output=used / | tail -n 1")
+        assert int(used) < 32 * 1024
+
+
 def test_every_stage_was_reported(two: TwoPis) -> None:
     for node in two.nodes:
         stages = boots.read(two.cluster.paths.boots, node.mac)[-1].stages
