@@ -13,6 +13,7 @@ import pytest
 from kestrelpi import config
 from kestrelpi.images.build import build
 from kestrelpi.paths import Paths
+from tests import host_state
 
 CONFIG = """# the tests' cluster
 cluster: test
@@ -26,7 +27,13 @@ groups: {rpi: {image: default}}
 
 
 @pytest.fixture(scope="session")
-def built_root() -> Iterator[Path]:
+def host_changes() -> list[str]:
+    """What the build of the shared root changed on this machine; `built_root` notes it here."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def built_root(host_changes: list[str]) -> Iterator[Path]:
     """A root with the default image built from nothing, once for all tests (minutes); they must leave it as it is.
 
     KESTRELPI_TEST_ROOT names a root to use again while developing: only what changed is built there.
@@ -40,7 +47,9 @@ def built_root() -> Iterator[Path]:
     if not paths.config.exists():
         paths.config.write_text(CONFIG)
     try:
+        before = host_state.snapshot()
         build(paths, config.load(paths.config), "default")
+        host_changes += host_state.changes(before, host_state.snapshot())
         yield root
     finally:
         if not named:

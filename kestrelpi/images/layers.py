@@ -110,9 +110,11 @@ class Layers:
 
     def clean(self) -> None:
         """Remove what a killed build left. The caller holds the build lock."""
-        if self.folder.is_dir():
-            for path in self.folder.glob(f"{DRAFT}*"):
+        for path in self.folder.parent.glob(f"*/{DRAFT}*"):  # what is packed and kept lies beside the layers
+            if path.is_dir():
                 remove_tree(path)
+            else:
+                path.unlink()
 
 
 def remove_tree(folder: Path) -> None:

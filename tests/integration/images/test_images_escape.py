@@ -12,6 +12,7 @@ import pytest
 from kestrelpi.errors import UserError
 from kestrelpi.paths import Paths
 from kestrelpi.sandbox import Sandbox, system_folders, view
+from tests import host_state
 
 from . import support
 from .conftest import warm_root
@@ -149,6 +150,25 @@ try "namespace" unshare -Urm sh -c 'mount -o remount,bind,rw / && touch /etc/kes
     assert len(found) == 22
     assert marker.read_text() == "frontend"
     assert not Path("/etc/kestrelpi-was-here").exists()
+
+
+def test_a_build_leaves_the_frontend_as_it_is(built_root: Path, host_changes: list[str]) -> None:
+    assert built_root.is_dir()
+    assert host_changes == []
+
+
+def test_what_a_build_could_change_would_be_seen(tmp_path: Path) -> None:
+    before = host_state.snapshot()
+    assert before["/proc/self/mountinfo"].count(" / /proc ") == 1
+    assert len(before) > 500
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host_state, "FOLDERS", (*host_state.FOLDERS, str(tmp_path)))
+        before = host_state.snapshot()
+        (tmp_path / "new").write_text("x")
+        assert [line.split(":")[0] for line in host_state.changes(before, host_state.snapshot())] == [
+            str(tmp_path),
+            str(tmp_path / "new"),
+        ]
 
 
 def test_a_script_that_asks_for_the_cache_may_write_there(paths: Paths, script: Script) -> None:
