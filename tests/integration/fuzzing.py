@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import socket
@@ -203,8 +204,8 @@ def waiting(port: int) -> tuple[int, int]:
 # --- the clients
 
 
-def attack(service: str, count: int, seed: int, stop: threading.Event) -> int:
-    """Send `count` damaged packets to one service; how many the kernel dropped all the same."""
+def attack(service: str, count: int, seed: int) -> None:
+    """Send `count` damaged packets to one service; in a process of its own."""
     dice, port, seeds = random.Random(seed), PORTS[service], SEEDS[service]
     socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(8)]
     for number in range(count):
@@ -213,8 +214,6 @@ def attack(service: str, count: int, seed: int, stop: threading.Event) -> int:
             packet = disguised(dice, packet)
         socks[number % len(socks)].sendto(packet, ("127.0.0.1", port))
         if number % AT_ONCE == 0:
-            if stop.is_set():
-                break
             while waiting(port)[0] > 64 << 10:
                 time.sleep(0.001)
             if number % 4096 == 0:  # what was answered goes to sockets that nobody reads: new ones, new ports
@@ -223,7 +222,20 @@ def attack(service: str, count: int, seed: int, stop: threading.Event) -> int:
                 socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(8)]
     for sock in socks:
         sock.close()
-    return waiting(port)[1]
+
+
+def attack_all(count: int, seed: int) -> None:
+    """All services at the same time."""
+    context = multiprocessing.get_context("spawn")
+    attackers = [
+        context.Process(target=attack, args=(service, count, seed + number)) for number, service in enumerate(SEEDS)
+    ]
+    for one in attackers:
+        one.start()
+    for one in attackers:
+        one.join()
+        if one.exitcode:
+            raise SystemExit(f"an attacker ended with status {one.exitcode}")
 
 
 def linger(seed: int, stop: threading.Event, counted: Counter[str]) -> None:
@@ -353,13 +365,11 @@ def fuzz(root: Path, packets: int, seed: int) -> dict[str, object]:
         began, workers = time.monotonic(), served.pids[1:]
         time.sleep(1)
         memory = [served.memory()]
-        dropped: dict[str, int] = {}
         for thread in beside:
             thread.start()
         try:
             for turn in range(2):
-                for number, service in enumerate(SEEDS):
-                    dropped[service] = attack(service, packets // 2, seed + 10 * turn + number, stop)
+                attack_all(packets // 2, seed + 10 * turn)
                 memory.append(served.memory())
         finally:
             stop.set()
@@ -368,7 +378,7 @@ def fuzz(root: Path, packets: int, seed: int) -> dict[str, object]:
         log = served.log.read_text()
         return {
             "packets": dict.fromkeys(SEEDS, packets),
-            "dropped": dropped,
+            "dropped": {service: waiting(PORTS[service])[1] for service in SEEDS},
             "seconds": round(time.monotonic() - began, 1),
             "lingering": dict(counted),
             "served": {what: len(every) for what, every in pi.seconds.items()},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kestrelpi import run
 
-PACKETS = 10_000
+PACKETS = 6_000
 
 
 def test_service_goes_on_without_a_traceback_and_without_growth() -> None:

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 RESERVED_FILES = 64
 """File descriptors that are not for transfers."""
 REQUESTS_A_TURN = 32
-"""So that a flood of requests can't starve the transfers that run."""
+REQUESTS_TIME = 0.001
+"""Seconds for requests in a turn while transfers run: a flood of them must not starve those. A kernel has 10,000
+blocks, each waits for a turn, and a Pi gives a file 30 s."""
 QUIET = 1.0
 """Seconds between two events about refused or malformed packets; all of them are counted."""
 COUNTERS_EVERY = 5.0
@@ -128,7 +130,7 @@ class TftpServer:
                     if outcome:
                         self._end(transfer, outcome, now)
                 elif fd == listening:
-                    self._requests(listener, now)
+                    self._requests(listener, clock())
                 elif fd == stop_fd and self._told_to_stop(stop_fd):
                     return
             while timers and timers[0][0] <= now:
@@ -153,7 +155,9 @@ class TftpServer:
 
     def _requests(self, listener: socket.socket, now: float) -> None:
         """Take what waits on the port, a bounded number of it."""
-        for _ in range(REQUESTS_A_TURN):
+        for number in range(REQUESTS_A_TURN):
+            if number and self._transfers and self.clock() - now > REQUESTS_TIME:
+                return
             try:
                 packet, ancillary, _, client = listener.recvmsg(2048, 64)
             except BlockingIOError:
