@@ -25,6 +25,8 @@ from kestrelpi.images.store import Generation
 from kestrelpi.images.workshop import Versions, opened, scratch_folder
 from kestrelpi.paths import Paths
 
+NAMED = 8
+"""So many packages stand in an error."""
 Make = Callable[[str, Versions], Generation]
 """Builds the image: it is told from which phase on everything runs anew (empty: what changed), and which versions."""
 
@@ -69,10 +71,13 @@ def propose_remove(paths: Paths, config: Config, image: str, names: Sequence[str
         others = needs.needed_by(name, there, rest)
         if name not in there:
             raise UserError(f"{name} is not in the image {image}", fix=f"kestrelpi images show {image}")
-        if others:
-            raise UserError(f"{name} is needed by {', '.join(others)}", fix="remove that first, or leave it")
         if there[name].base:
             raise UserError(f"{name} belongs to Debian's base system", fix="no image can do without it")
+        if others:
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            raise UserError(
+                f"{name} is needed by {', '.join(others[:NAMED])}{more}", fix="remove that first, or leave it"
+            )
         if name in config.images[image].packages:
             raise UserError(
                 f"{name} stands in the configuration, which has the last word",
@@ -166,6 +171,7 @@ def choose(paths: Paths, todo: BuildPlan, watch: Watcher, newest: bool) -> tuple
 def carry_out(paths: Paths, config: Config, proposal: Proposal, make: Make) -> Entry:
     """Write the list, build, and remember it; when the build fails, the list is as before."""
     image, path = proposal.image, wishes.path_of(paths, proposal.image)
+    existed = path.is_file()
     before_text, moments = wishes.read(path), forced.read(paths, image)
     current = plan(paths, config, image).current
     try:
@@ -175,7 +181,9 @@ def carry_out(paths: Paths, config: Config, proposal: Proposal, make: Make) -> E
             _restore_forced(paths, image, proposal.undone)
         made = make(proposal.force, _versions(paths, config, proposal))
     except BaseException:
-        if path.is_file() and proposal.text != before_text:
+        if not existed:
+            path.unlink(missing_ok=True)
+        elif proposal.text != before_text:
             write_whole(path, before_text)
         forced.write(paths, image, moments)
         raise

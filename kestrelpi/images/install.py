@@ -50,11 +50,11 @@ def _install(
         *packages.other_suites(wanted, shop.plan.mirror, scratch, root),
     )
     names = [name.partition("/")[0] for name in wanted.names]
-    parts = {one: (wanted.parts or {})[one.name] for one in chosen.packages if one.name in (wanted.parts or {})}
+    parts = [(one, (wanted.parts or {})[one.name]) for one in chosen.packages if one.name in (wanted.parts or {})]
     commands = [
         ["apt-get", "update", "--error-on=any"],
         ["apt-get", "dist-upgrade", *names, *(str(root / "tmp" / one.name) for one in files)],
-        *(unpack for one, folders in parts.items() for unpack in _unpack_part(one, archives, folders, scratch, root)),
+        *(unpack for one, folders in parts for unpack in _unpack_part(one, archives, folders, scratch, root)),
     ]
     whole = ["sh", "-euc", "\n".join(shlex.join(one) for one in commands)]
     places = [root, *writable_system_folders(root), archives, root / "var/lib/apt/lists", scratch]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,6 +13,7 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import deb822, mirror, packages, pool
 from kestrelpi.images.lock import Lock, Package, Section, section
+from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.workshop import Workshop
 from kestrelpi.sandbox import CHROOT_PATH, Sandbox, bind, view
 
@@ -53,7 +54,7 @@ def resolve(
     kept = [one for one in (keep.packages.values() if keep else ()) if pool.is_right(shop.archives / one.file, one)]
     apt = _Apt(below, shop, scratch, log, kept)
     indexes = apt.update()
-    check_names(shop.plan.wanted, indexes, asked=[one.path for one in shop.plan.lists])
+    check_names(shop.plan, indexes)
     try:
         found = apt.simulate(files)
     except run.CommandFailed:
@@ -137,8 +138,9 @@ def _more_sources(kept: Sequence[Package], shop: Workshop, scratch: Path) -> str
     return "".join(f'Dir::Etc::{name} "{path}";\n' for name, path in names.items())
 
 
-def check_names(wanted: packages.Wanted, indexes: Indexes, asked: Iterable[Path]) -> None:
-    """Raise UserError, with names like them, for packages that no archive has; `asked`: the lists that ask."""
+def check_names(plan: BuildPlan, indexes: Indexes) -> None:
+    """Raise UserError, with names like them, for packages that no archive has."""
+    wanted = plan.wanted
     names = [one.partition("/")[0] for one in (*wanted.names, *(wanted.parts or {}))]
     texts = [path.read_bytes() for path, _ in indexes.packages]
     there: set[str] = set().union(*(deb822.names(text) for text in texts))
@@ -147,7 +149,7 @@ def check_names(wanted: packages.Wanted, indexes: Indexes, asked: Iterable[Path]
             near = difflib.get_close_matches(name, there, 3, 0.75)
             raise UserError(
                 f"there is no package {name!r}",
-                where=asked_by(name, asked),
+                where=asked_by(name, plan),
                 fix=f"did you mean: {', '.join(near)}?" if near else "see packages.debian.org for its name",
             )
 
@@ -157,10 +159,11 @@ def _provides(index: bytes, name: str) -> bool:
     return bool(re.search(rb"^Provides:.*[ ,]" + re.escape(name.encode()) + rb"(?:[ ,]|$)", index, re.MULTILINE))
 
 
-def asked_by(name: str, lists: Iterable[Path]) -> str:
-    """`file:line` of the list that asks for a package; the configuration when no list does."""
-    for path in lists:
+def asked_by(name: str, plan: BuildPlan) -> str:
+    """`file:line` of the list that asks for a package, or the configuration's key; empty: neither does."""
+    for path in (one.path for one in plan.lists):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.partition("#")[0].partition(":")[0].strip() == name:
                 return f"{path}:{number}"
-    return "images.<name>.packages"
+    configured = plan.settings.config.images[plan.image].packages
+    return f"images.{plan.image}.packages" if name in configured else ""

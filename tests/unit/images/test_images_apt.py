@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kestrelpi import config
 from kestrelpi.errors import UserError
 from kestrelpi.images import apt_history, needs, packages, resolve, wishes
 from kestrelpi.images.apt_history import Entry
 from kestrelpi.images.compare import Change
+from kestrelpi.images.plan import BuildPlan, plan
+from kestrelpi.paths import Paths
 
 LIST = """# for the course
 htop   # top, but nicer
@@ -107,16 +111,31 @@ def test_what_apt_says_it_would_install() -> None:
     assert (match["name"], match["version"], match["arch"]) == ("raspi-firmware", "1%3a1.2022+ds-1", "all")
 
 
+def a_plan(root: Path, packages: str) -> BuildPlan:
+    text = f"""
+build: {{mirror: "http://mirror.example/debian"}}
+images: {{default: {{suite: bookworm, modules: [], packages: [{packages}]}}}}
+"""
+    return plan(Paths(root), config.parse(text), "default", "kestrelpi.yaml", apt=root / "etc/apt")
+
+
 def test_a_package_that_there_is_not_is_refused_with_names_like_it(tmp_path: Path) -> None:
-    index, mine = tmp_path / "Packages", tmp_path / "mine"
+    index, mine = tmp_path / "Packages", tmp_path / "etc/kestrelpi/node/packages.d/mine"
     index.write_text("Package: htop\nVersion: 1\n\nPackage: exim4\nVersion: 1\nProvides: mail-transport-agent, x\n")
+    mine.parent.mkdir(parents=True)
     mine.write_text("# tools\nhtpo\n")
     indexes = resolve.Indexes(((index, "debian"),), 0)
-    resolve.check_names(packages.Wanted(("htop", "x", "mail-transport-agent")), indexes, [])
-    with pytest.raises(UserError) as caught:
-        resolve.check_names(packages.Wanted(("htpo",)), indexes, [mine])
-    assert caught.value.where == f"{mine}:2"
-    assert "htop" in caught.value.fix
+
+    def check(made: BuildPlan, *names: str) -> None:
+        resolve.check_names(replace(made, wanted=packages.Wanted(names)), indexes)
+
+    made = a_plan(tmp_path, "btpo")
+    check(made, "htop", "x", "mail-transport-agent", "htop/trixie-backports")
+    for name, where in (("htpo", f"{mine}:2"), ("btpo", "images.default.packages"), ("hhtop", "")):
+        with pytest.raises(UserError, match=f"there is no package '{name}'") as caught:
+            check(made, name)
+        assert caught.value.where == where
+        assert "htop" in caught.value.fix or name == "btpo"
 
 
 def test_the_history_is_numbered_and_found_again(tmp_path: Path) -> None:
