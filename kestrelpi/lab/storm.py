@@ -218,15 +218,19 @@ class Room:
             self._deliver(mac, self.frontend.called(mac, self.now))
 
     def _deliver(self, mac: str, reply: tuple[bytes, float] | None) -> None:
-        """As the server does: a reply that waits for its delay is dropped when another message comes."""
+        """As the server does: a reply that waits for its delay is dropped when another message comes, not the same."""
+        if reply and reply[1] and mac in self._sending:
+            return
         self._sending.pop(mac, None)
         if reply is None:
             return
         raw, delay = reply
 
         def arrive() -> None:
-            if self._sending.get(mac) is raw and mac in self._listening:
-                self._listening[mac](raw)
+            if self._sending.get(mac) is raw:
+                del self._sending[mac]
+                if mac in self._listening:
+                    self._listening[mac](raw)
 
         self._sending[mac] = raw
         self._at(self.now + delay, arrive)

@@ -170,6 +170,7 @@ def _transport(sources: Sources) -> Iterator[Family]:
     yield _by("kestrelpi_tftp_dropped_total", "TFTP requests not served.", "reason", tftp, TFTP_DROPPED)
     yield _one("kestrelpi_tftp_repeated_total", "TFTP requests that were under way already.", tftp.get("repeated", 0))
     yield _one("kestrelpi_tftp_bytes_total", "Bytes of files that were acknowledged.", tftp.get("bytes", 0))
+    yield _one("kestrelpi_tftp_resent_total", "TFTP packets sent again after a timeout.", tftp.get("resent", 0))
     yield Family("kestrelpi_tftp_active", "gauge", "TFTP transfers under way.", [("", {}, tftp.get("active", 0))])
     yield Family(
         "kestrelpi_tftp_memory_bytes", "gauge", "Memory in prepared packets.", [("", {}, tftp.get("memory", 0))]

@@ -1,7 +1,8 @@
 """Send a BOOTP payload as a Pi's boot loader does, from no address on eth0, and print what comes back in hex.
 
-HEX [--seconds S] [--checksum-0] [--times] [--relay ADDRESS]. Frames to port 68 are printed whole; with --relay the
-payload goes from ADDRESS:67 to the server and the payload of the reply is printed.
+HEX [--seconds S] [--checksum-0] [--times] [--relay ADDRESS] [--again S]. Frames to port 68 are printed whole; with
+--relay the payload goes from ADDRESS:67 to the server and the payload of the reply is printed; with --again it is sent
+once more after S seconds.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--checksum-0", action="store_true")
     parser.add_argument("--times", action="store_true")
     parser.add_argument("--relay")
+    parser.add_argument("--again", type=float)
     options = parser.parse_args()
     if options.relay:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -52,12 +54,16 @@ def main() -> None:
     sock.bind(("eth0", 0x0800))
     begun = time.monotonic()
     sock.send(frame(options.payload, not options.checksum_0))
+    again = begun + options.again if options.again else float("inf")
     while (left := begun + options.seconds - time.monotonic()) > 0:
-        sock.settimeout(left)
+        if time.monotonic() >= again:
+            again = float("inf")
+            sock.send(frame(options.payload, not options.checksum_0))
+        sock.settimeout(min(left, 0.1))
         try:
             raw, source = sock.recvfrom(2048)
         except TimeoutError:
-            break
+            continue
         if source[2] != 4 and raw[23] == 17 and raw[36:38] == b"\0D":
             print(f"{time.monotonic() - begun:.3f}" if options.times else raw.hex(), flush=True)
 

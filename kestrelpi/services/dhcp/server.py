@@ -107,7 +107,7 @@ class DhcpServer:
             turns.called = self._called
             turns.gone = self._gone
         self._rate = RateLimit(RATE)
-        self._delayed: dict[str, asyncio.TimerHandle] = {}
+        self._delayed: dict[str, tuple[Message, asyncio.TimerHandle]] = {}
         self._sock: socket.socket | None = None
         self._link: socket.socket | None = None
         self._prober: probe.Prober | None = None
@@ -158,7 +158,7 @@ class DhcpServer:
     async def stop(self) -> None:
         """Close the sockets and write the leases."""
         loop = asyncio.get_running_loop()
-        for handle in self._delayed.values():
+        for _, handle in self._delayed.values():
             handle.cancel()
         if self._prober:
             self._prober.close()
@@ -236,13 +236,22 @@ class DhcpServer:
 
     def _cancel(self, mac: str) -> None:
         """Drop a reply that waits for its delay: it answers an older message."""
-        old = self._delayed.pop(mac, None)
-        if old:
-            old.cancel()
+        if mac in self._delayed:
+            self._delayed.pop(mac)[1].cancel()
+
+    def _on_its_way(self, asked: Message) -> bool:
+        """Whether the answer to the same message waits for its delay.
+
+        A repetition doesn't put it off: a ROM asks every 5 s, and would never be answered if its delay were longer.
+        """
+        before = self._delayed.get(asked.mac)
+        return before is not None and (before[0].kind, before[0].xid) == (asked.kind, asked.xid)
 
     def _deliver(self, answer: Answer | None, asked: Message, source: Source) -> None:
         """Send it when its time has come; a new address of the pool once nobody is found to use it."""
         if answer is None:
+            return
+        if answer.delay and self._on_its_way(asked):
             return
         self._cancel(asked.mac)
         if answer.probe and self._prober and not self._prober.busy:
@@ -251,7 +260,8 @@ class DhcpServer:
             self._prober.probe(answer.address, asked.mac, partial(self._probed, answer, asked, source, self._clock()))
         elif answer.delay:
             loop = asyncio.get_running_loop()
-            self._delayed[asked.mac] = loop.call_later(answer.delay, self._send, answer, asked, source)
+            handle = loop.call_later(answer.delay, self._send, answer, asked, source)
+            self._delayed[asked.mac] = asked, handle
         else:
             self._send(answer, asked, source)
 

@@ -260,6 +260,7 @@ class TftpServer:
         sent = session.prepared.size if outcome == "done" else session.acknowledged
         self.counters[outcome] += 1
         self.counters["bytes"] += sent
+        self.counters["resent"] += session.resent
         seconds = now - session.started
         self.event(TransferEvent(outcome, transfer.path, transfer.client[0], sent, seconds, session.detail))
 

@@ -42,11 +42,13 @@ class Session:
         "_receive",
         "_send",
         "_sent_at",
+        "_stalled",
         "_timeout",
         "_tries",
         "detail",
         "due",
         "prepared",
+        "resent",
         "started",
     )
 
@@ -71,11 +73,14 @@ class Session:
         self._expected = ACKS[self._index]
         self._sent_at = self._looked_at = self.started = now
         self._looked_index = -1
+        self._stalled = 0.0  # seconds since the last look in which a lost packet was waited for
         self._timeout = FIRST_TIMEOUT
         self._tries = 0
         self.due = now + FIRST_TIMEOUT
         """When `tick` wants to be called."""
         self.detail = ""
+        self.resent = 0
+        """Packets that were sent again, because nothing came for too long."""
 
     @property
     def acknowledged(self) -> int:
@@ -127,25 +132,30 @@ class Session:
     def tick(self, now: float) -> Outcome | None:
         """Look after the transfer at `due`: send again what was not acknowledged in time, or give up."""
         if self._index != self._looked_index:
-            self._adapt(now)
+            self._adapt()
         if now < self.due:
             return None
         if now - self._sent_at >= GIVE_UP:
             return "timeout"
         self._tries += 1
+        self._stalled = now - self._sent_at
+        self.resent += 1
         self.due = now + min(self._timeout * 2**self._tries, LONGEST_TIMEOUT)
         return self._resend()
 
-    def _adapt(self, now: float) -> None:
+    def _adapt(self) -> None:
         """There was progress: the timeout becomes four times the mean time a block took since the last look.
 
-        A clock read for every packet would cost more than sending it; the mean of a quarter second is as good.
+        A clock read for every packet would cost more than sending it; the mean of a quarter second is as good. Time in
+        which a lost packet was waited for says nothing of the line (Karn's algorithm, RFC 6298 section 3): counted in,
+        it would make the timeout longer after each loss.
         """
         blocks = self._index - max(self._looked_index, 0)
         if blocks >= 4:
-            mean = (now - self._looked_at) / blocks
+            mean = (self._sent_at - self._looked_at - self._stalled) / blocks
             self._timeout = min(max(4 * mean, SHORTEST_TIMEOUT), FIRST_TIMEOUT)
-        self._looked_at = now
+        self._looked_at = self._sent_at
+        self._stalled = 0.0
         self._looked_index = self._index
         self._tries = 0
         self.due = self._sent_at + self._timeout

@@ -175,6 +175,23 @@ def test_a_quick_client_is_waited_for_less_than_a_slow_one() -> None:
         assert least <= session.due - now <= most + pause
 
 
+def test_waiting_for_a_lost_packet_does_not_make_the_next_wait_longer() -> None:
+    """Ten blocks of 0.02 s, one of them after a second of silence: the line is as quick as it was."""
+    session, sock = make(b"x" * 512 * 100)
+    now = 0.0
+    for number in range(1, 6):
+        now += 0.02
+        take(session, sock, ack(number), now)
+    assert session.tick(session.due) is None and session.resent == 1, "block 6 was lost"
+    now = 1.1
+    for number in range(6, 11):
+        now += 0.02
+        take(session, sock, ack(number), now)
+    assert session.due - now < 0.5
+    assert session.tick(session.due) is None
+    assert session.resent == 2 and session.due - now < 1, "block 11 was lost"
+
+
 def test_a_closed_port_ends_it() -> None:
     session, sock = make(b"x" * 3000)
     assert take(session, sock, ConnectionRefusedError()) == "aborted"
