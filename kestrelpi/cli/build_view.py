@@ -140,6 +140,9 @@ def show_generation(ctx: Context, generation: Generation) -> None:
         return
     click.echo(f"{manifest.image} {manifest.id}: {manifest.suite}, kernel {manifest.kernel}, made {manifest.created}")
     click.echo(f"{len(manifest.packages)} packages, {manifest.files} files in {generation.root}")
+    if generation.squashfs:
+        size = sum(file.stat().st_size for file in generation.squashfs.iterdir())
+        click.echo(f"nodes mount {size / MEGA:.0f} MB in {generation.squashfs}")
     click.echo(f"tree hash {manifest.tree}")
     for what, name in (("lock file", lock.NAME), ("bill of materials", sbom.NAME)):
         click.echo(f"{what} {generation.folder / name}")

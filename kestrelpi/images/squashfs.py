@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kestrelpi import run
+from kestrelpi.files import fsync_folder
 from kestrelpi.images.flatten import copy_folder, flatten
 from kestrelpi.images.keys import digest
 from kestrelpi.images.layers import DRAFT, Layers
@@ -47,6 +48,7 @@ def make(layers: Layers, keys: Sequence[str], root: Path, marks: Sequence[str], 
     for name in marks:
         put_mark(root, name, changes)
     pack(Sandbox(), changes, out / CHANGES)
+    fsync_folder(out)
 
 
 def kept_base(layers: Layers, keys: Sequence[str], scratch: Path) -> Path:
