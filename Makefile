@@ -10,7 +10,7 @@ KEEP ?=
 FUZZ ?= 1000000
 SCRIPTS = scripts/prepare .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
 
-.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-boot-services bench-fleet bench-fibo clean
+.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-boot bench-boot-services bench-fleet bench-fibo clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -55,6 +55,9 @@ format: prepare  ## Format the code
 
 bench-build: prepare  ## Cold build, one edited script, nothing changed
 	.venv/bin/python benches/build.py
+
+bench-boot: prepare  ## What a node reads from power-on to its login prompt, beside a stock NFS root
+	.venv/bin/python benches/boot.py
 
 bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa, DHCP, DNS beside dnsmasq
 	.venv/bin/python benches/boot_services.py
