@@ -186,7 +186,8 @@ def check_capabilities(subject: Subject) -> Iterator[Flaw]:
         )
 
 
-CHECKS: tuple[Callable[[Subject], Iterator[Flaw]], ...] = (
+Check = Callable[[Subject], Iterator[Flaw]]
+CHECKS: tuple[Check, ...] = (
     check_files,
     check_kernel,
     check_initramfs,
@@ -194,4 +195,4 @@ CHECKS: tuple[Callable[[Subject], Iterator[Flaw]], ...] = (
     check_firmware,
     check_capabilities,
 )
-"""Of the generation itself; `check_candidate` is for each model besides."""
+"""Of the generation itself, the files first; `check_candidate` is for each model besides."""

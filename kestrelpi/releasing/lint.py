@@ -12,19 +12,19 @@ from kestrelpi.images.store import Generation, Store
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from kestrelpi.releasing.candidates import check_candidate
-from kestrelpi.releasing.coherence import CHECKS
+from kestrelpi.releasing.coherence import CHECKS, Check
 from kestrelpi.releasing.flaw import Flaw
 from kestrelpi.releasing.subject import Candidate, Subject, subject
 
 
-def lint(paths: Paths, config: Config, generation: Generation) -> list[Flaw]:
-    """What is wrong with `generation`, what refuses it first.
+def lint(paths: Paths, config: Config, generation: Generation, *, fresh: bool = False) -> list[Flaw]:
+    """What is wrong with `generation`, what refuses it first. `fresh`: its files were hashed a moment ago.
 
     A flaw that only concerns Pis of the registry is a warning where the current generation has the same: one Pi that
     never booted must not keep the others from what is new. One that boots today may not lose that.
     """
     registry = Registry.load(paths.registry, config)
-    flaws = examine(subject(paths, config, generation, registry))
+    flaws = examine(subject(paths, config, generation, registry), CHECKS[1:] if fresh else CHECKS)
     current = Store(paths).current(generation.image)
     if current and current.id != generation.id and any(flaw.severity is Severity.WARNING for flaw in flaws):
         flaws = against(flaws, subject(paths, config, current, registry))
@@ -41,9 +41,9 @@ def _kind(flaw: Flaw) -> tuple[str, str]:
     return (flaw.check, flaw.about)
 
 
-def examine(subject: Subject) -> list[Flaw]:
+def examine(subject: Subject, checks: Sequence[Check] = CHECKS) -> list[Flaw]:
     """Every check; equal flaws of several models are told once."""
-    flaws = [flaw for check in CHECKS for flaw in check(subject)]
+    flaws = [flaw for check in checks for flaw in check(subject)]
     if subject.unrendered:
         flaws.append(Flaw("config.txt", subject.unrendered, "overlays/boot", "restore config.txt and cmdline.txt"))
     found = [[*check_candidate(subject, one)] for one in subject.candidates]

@@ -47,7 +47,7 @@ def make(
     warnings: list[Flaw] = []
 
     def gate(draft: Generation) -> None:
-        flaws = lint(paths, config, draft)
+        flaws = lint(paths, config, draft, fresh=True)
         refuse(flaws, draft)
         warnings.extend(flaws)
 
