@@ -218,41 +218,61 @@ def main() -> None:
         for file, size in FILES.items():
             (folder / file).write_bytes(os.urandom(size))
         counts = [int(one) for one in options.clients.split(",")]
-        lasts = table(folder, counts, options.servers.split(","), options.workers)
+        servers = options.servers.split(",")
+        results = measured(folder, counts, servers, options.workers)
     if options.plot:
         link = [(count, count * sum(FILES.values()) / GIGABIT) for count in counts]
-        options.plot.write_text(
-            chart(
-                "Seconds to the last of so many Pis", "Pis that fetch 14.6 MB at once", "s", lasts, ("1 Gbit/s", link)
-            )
-        )
+        lasts = {name: results.lasts(name) for name in servers}
+        title = "Seconds to the last of so many Pis"
+        options.plot.write_text(chart(title, "Pis that fetch 14.6 MB at once", "s", lasts, ("1 Gbit/s", link)))
 
 
-def table(folder: Path, counts: list[int], servers: list[str], workers: int) -> dict[str, list[tuple[float, float]]]:
-    """Print a row for each server and number of clients; ratios are ours to theirs. Returns, for each server, the
-    seconds to the last client by their number, where all had their files."""
-    lasts: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
+@dataclass
+class Results:
+    """What was measured: rows by number of clients and server."""
+
+    rows: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def lasts(self, name: str) -> list[tuple[float, float]]:
+        """Seconds to the last client by the number of clients, where all had their files."""
+        return [(count, rows[name]["last"]) for count, rows in self.rows.items() if not rows[name]["failed"]]
+
+    def ratios(self, name: str) -> list[tuple[int, str, str]]:
+        """Clients, our speed to theirs, our processor time to theirs.
+
+        tftpd-hpa's processes, one a file, are nobody's when they end: their time can't be seen.
+        """
+        found = []
+        for count, rows in self.rows.items():
+            ours, theirs = rows["ours"], rows[name]
+            cpu = f"{ours['cpu'] / theirs['cpu']:.2f}" if theirs["cpu"] else "unknown"
+            found.append((count, f"{ours['MB/s'] / theirs['MB/s']:.2f}", cpu))
+        return found
+
+
+def measured(folder: Path, counts: list[int], servers: list[str], workers: int) -> Results:
+    """Measure each server with each number of clients, a printed row each; then print the ratios of ours to theirs."""
     print(
         f"{'clients':>7} {'server':10} {'MB/s':>7} {'CPU s':>7} {'median s':>9}"
         f" {'last/med':>9} {'repeats':>8} {'failed':>7}"
     )
+    results = Results()
     for count in counts:
-        rows = {name: measure(name, folder, count, workers) for name in servers}
-        for name, row in rows.items():
-            if not row["failed"]:
-                lasts[name].append((count, row["last"]))
+        results.rows[count] = {}
+        for name in servers:
+            row = results.rows[count][name] = measure(name, folder, count, workers)
             print(
                 f"{count:7} {name:10} {row['MB/s']:7.1f} {row['cpu']:7.2f} {row['median']:9.2f}"
-                f" {row['last/median']:9.3f} {row['repeats']:8.0f} {row['failed']:7.0f}"
+                f" {row['last/median']:9.3f} {row['repeats']:8.0f} {row['failed']:7.0f}",
+                flush=True,
             )
-        for name in servers:
-            if name != "ours" and "ours" in rows:
-                speed = rows["ours"]["MB/s"] / rows[name]["MB/s"]
-                # tftpd-hpa's processes, one a file, are nobody's when they end: their CPU time can't be seen
-                cpu = f"{rows['ours']['cpu'] / rows[name]['cpu']:.2f}" if rows[name]["cpu"] else "unknown"
-                print(f"{count:7} ours/{name}: speed {speed:.2f}, CPU {cpu}")
-        sys.stdout.flush()
-    return lasts
+    others = [name for name in servers if name != "ours"] if "ours" in servers else []
+    if others:
+        print(f"\n{'clients':>7} {'ours to':10} {'speed':>7} {'CPU':>8}")
+    for name in others:
+        for clients, speed, cpu in results.ratios(name):
+            print(f"{clients:7} {name:10} {speed:>7} {cpu:>8}")
+    return results
 
 
 if __name__ == "__main__":
