@@ -120,6 +120,8 @@ def wait_until_ready(
                     f"{node.name} failed to boot: {boot.details.get(Stage.FAILED, 'it said no more')}",
                     detail="\n".join(folder.last_line() for folder in lab.folders()),
                 )
+        if not patient:
+            lab.must_not_have_failed()
         if time.monotonic() > deadline:
             late = [node.name for node in nodes if node.name not in ready]
             raise UserError(

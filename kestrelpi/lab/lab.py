@@ -155,6 +155,15 @@ class Lab:
         self.must_be_up()
         return [folder.read_state().now() for folder in self.folders() if folder.state.exists()]
 
+    def must_not_have_failed(self) -> None:
+        """Raises UserError when a Pi's boot loader or its emulator gave up."""
+        for one in self.states():
+            if one.state in (State.RETRYING, State.DEAD, State.BROKEN, State.GONE):
+                folder = self.folder_of(one.index)
+                raise UserError(
+                    f"Pi {one.index} is {one.state}: {one.detail or folder.last_line()}", where=str(folder.console)
+                )
+
     def power(self, index: int, action: str) -> None:
         """Switch Pi `index` `on`, `off`, or off and on (`cycle`)."""
         state = self.folder_of(index).read_state().now()
