@@ -57,10 +57,10 @@ def kept_base(layers: Layers, keys: Sequence[str], scratch: Path) -> Path:
     made = {key: str((layers.tree(key).parent / "layer.json").stat().st_mtime_ns) for key in keys}
     folder = folder_of(layers)
     kept = folder / f"{digest({**made, 'options': ' '.join(OPTIONS)})}{SUFFIX}"
+    for path in halves(folder):  # the caller holds the build lock
+        path.unlink()
     if not kept.is_file():
         folder.mkdir(exist_ok=True)
-        for path in folder.glob(f"{DRAFT}*"):  # what a killed build left; the caller holds the build lock
-            path.unlink()
         mounted = scratch / "base"
         mounted.mkdir()
         draft = folder / f"{DRAFT}{kept.name}"
@@ -76,10 +76,16 @@ def folder_of(layers: Layers) -> Path:
     return layers.folder.parent / "squashfs"
 
 
+def halves(folder: Path) -> list[Path]:
+    """What killed builds left."""
+    return list(folder.glob(f"{DRAFT}*"))
+
+
 def unused(layers: Layers) -> list[Path]:
-    """Bases that no generation has: theirs are hard links of the kept ones."""
+    """Bases that no generation has (theirs are hard links of the kept ones), and what killed builds left."""
     folder = folder_of(layers)
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stat().st_nlink == 1)
+    whole = [path for path in folder.glob(f"[!.]*{SUFFIX}") if path.stat().st_nlink == 1]
+    return [*halves(folder), *whole]
 
 
 def put_mark(root: Path, name: str, changes: Path) -> None:

@@ -121,6 +121,19 @@ def test_the_current_generation_is_no_rubbish_after_a_rollback(tmp_path: Path) -
     assert [one.id for one in tidy.find(paths, keep=0).generations] == [TWO]
 
 
+def test_packed_roots_go_with_the_last_generation_that_has_them(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    generation = publish(paths, ONE)
+    folder = paths.cache / "squashfs"
+    folder.mkdir(parents=True)
+    for name in ("used.squashfs", "left.squashfs", ".new-half.squashfs"):
+        (folder / name).touch()
+    (generation.folder / "squashfs").mkdir()
+    (generation.folder / "squashfs/10-base.squashfs").hardlink_to(folder / "used.squashfs")
+    tidy.collect(paths, keep=1)
+    assert [path.name for path in folder.iterdir()] == ["used.squashfs"]
+
+
 def test_ids_sort_by_time_and_stand_for_the_content() -> None:
     early = new_id(("a",), datetime(2026, 11, 22, 1, 30, tzinfo=UTC))
     late = new_id(("a",), datetime(2026, 11, 22, 1, 31, tzinfo=UTC))
