@@ -21,6 +21,10 @@ from . import support
 
 DYING = 5.0
 """Seconds within which the kernel has taken down all of a killed command."""
+WEIGHTS = {"build": 8, "long build": 6, "rollback": 4, "gc": 4, "remove": 2, "packages": 1}
+"""How often each operation is chosen."""
+PACKAGES = 15.0
+"""Seconds: less than installing all packages takes, in which they are resolved and the first are unpacked."""
 EDITED = "#!/bin/sh\n# needs: KESTRELPI_ROOT\nset -e\necho {number} >$KESTRELPI_ROOT/etc/{name}\n"
 CHROOT = "#!/bin/sh\nset -e\necho {number} >/etc/{name}\n"
 BULKY = "#!/bin/sh\n# needs: KESTRELPI_ROOT\nset -e\nhead -c {bytes} /dev/urandom >$KESTRELPI_ROOT/var/bulk\n"
@@ -60,6 +64,9 @@ class Torture:
             self.edit("configure", "95-edited", EDITED)
             self.edit("configure", "96-edited.chroot", CHROOT)
             return ["images", "build", "default"]
+        if operation == "packages":
+            self.edit("install", "05-edited", EDITED)
+            return ["images", "build", "default"]
         if operation == "long build":
             self.edit("configure", "05-edited", EDITED)
             return ["images", "build", "default"]
@@ -87,8 +94,8 @@ class Torture:
 
     def kill_one(self) -> str:
         """Begin an operation and kill its process at a random moment; returns what was done."""
-        operation = self.dice.choices(("build", "long build", "rollback", "gc", "remove"), (4, 3, 2, 2, 1))[0]
-        usual = self.seconds.get(operation, self.seconds["rollback"])
+        operation = self.dice.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
+        usual = PACKAGES if operation == "packages" else self.seconds.get(operation, self.seconds["rollback"])
         moment = self.dice.uniform(0.7 * self.seconds["start"], 1.1 * usual)
         process = subprocess.Popen(
             self.command(*self.words(operation)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -98,6 +105,7 @@ class Torture:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
+        (self.paths.etc / "node/install.d/05-edited").unlink(missing_ok=True)  # the next build is a warm one again
         assert b"Traceback" not in errors, errors.decode()
         return f"{operation} after {moment:.2f} s: {process.returncode}"
 
