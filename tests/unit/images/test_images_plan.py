@@ -9,7 +9,7 @@ import pytest
 
 from kestrelpi import config
 from kestrelpi.errors import ConfigError, UserError
-from kestrelpi.images import forced
+from kestrelpi.images import forced, lock
 from kestrelpi.images.layers import LayerInfo, Layers
 from kestrelpi.images.manifest import Manifest
 from kestrelpi.images.plan import PHASES, BuildPlan, plan
@@ -155,3 +155,44 @@ def test_unknown_images_and_modules(tmp_path: Path) -> None:
         make_plan(tmp_path, image="fast")
     with pytest.raises(ConfigError, match="no module 'slrm'"):
         make_plan(tmp_path, CONFIG.replace("modules: [], packages: [htop]", "modules: [slrm]"))
+
+
+def a_section(phase: str, version: str) -> lock.Section:
+    fields = {"Package": "htop", "Version": version, "Architecture": "arm64", "Filename": "x", "SHA256": "0" * 64}
+    return lock.section(phase, 1000, [lock.Package(fields)])
+
+
+def write_lock(root: Path, sections: list[lock.Section], wanted: tuple[str, ...]) -> None:
+    path = lock.path_of(Paths(root), "default")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lock.Lock("bookworm", wanted, {one.phase: one for one in sections}).to_text())
+
+
+def make_locked(root: Path) -> BuildPlan:
+    return plan(Paths(root), config.parse(CONFIG), "default", "x", apt=root / "etc/apt", locked=True)
+
+
+def test_a_locked_build_uses_layers_with_the_same_packages_and_no_others(tmp_path: Path) -> None:
+    made = make_plan(tmp_path)
+    pretend_built(tmp_path, made)
+    layers = Paths(tmp_path).cache / "layers"
+    sections = [a_section("bootstrap", "1"), a_section("packages", "2")]
+    for section in sections:
+        step = next(one for one in made.steps if one.phase == section.phase)
+        lock.write_section(section, layers / step.key)
+    write_lock(tmp_path, sections, made.wanted.words)
+    assert [step.key for step in make_locked(tmp_path).steps] == [step.key for step in made.steps]
+    write_lock(tmp_path, [sections[0], a_section("packages", "3")], made.wanted.words)
+    again = make_locked(tmp_path)
+    assert [step.phase for step in again.steps if step.cached] == ["bootstrap", "install"]
+    assert next(step.stale for step in again.steps if step.phase == "packages") == "lock file"
+    assert [step.key for step in make_plan(tmp_path).steps] == [step.key for step in made.steps]
+
+
+def test_a_locked_plan_is_refused_without_a_lock_file_that_fits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no lock file"):
+        make_locked(tmp_path)
+    made = make_plan(tmp_path)
+    write_lock(tmp_path, [a_section("bootstrap", "1"), a_section("packages", "2")], (*made.wanted.words, "btop"))
+    with pytest.raises(UserError, match="no longer asked for: btop"):
+        make_locked(tmp_path)
