@@ -10,6 +10,7 @@ from kestrelpi.images.deb822 import parse
 
 FORMAT = "copyright-format/1.0"
 SPDX = {
+    "afl-2.1": "AFL-2.1",
     "apache-2": "Apache-2.0",
     "apache-2.0": "Apache-2.0",
     "artistic": "Artistic-1.0-Perl",
@@ -43,6 +44,7 @@ SPDX = {
     "mpl-2.0": "MPL-2.0",
     "openssl": "OpenSSL",
     "unicode": "Unicode-DFS-2016",
+    "x11": "X11",
     "zlib": "Zlib",
 }
 """Debian's short names (lower case) whose meaning is SPDX's; a name that means something else from package to package
@@ -50,21 +52,37 @@ SPDX = {
 
 
 def names(copyright: str) -> list[str]:
-    """The short names of all licences in the text of a copyright file; empty when it isn't in the format."""
+    """What the License fields of a copyright file say, each once (`GPL-2+`, `Expat or BSD-3-clause`), sorted.
+
+    Empty when it isn't in the format.
+    """
     stanzas = list(parse(re.sub(r"\n\s*\n+", "\n\n", copyright)))
     if not stanzas or FORMAT not in stanzas[0].get("Format", ""):
         return []
-    found: set[str] = set()
-    for stanza in stanzas:
-        line = stanza.get("License", "").partition("\n")[0].strip()
-        found |= {word.strip() for word in re.split(r"\s+(?:and|or)\s+|,\s*(?:and|or)?\s*", line) if word.strip()}
-    return sorted(found)
+    lines = (stanza.get("License", "").partition("\n")[0].strip() for stanza in stanzas)
+    return sorted({line for line in lines if line})
 
 
 def expression(found: Iterable[str]) -> str:
-    """The SPDX expression of a package with files under all of these; empty when one has no name in SPDX."""
-    known = [SPDX.get(name.lower(), "") for name in found]
-    return " AND ".join(sorted(set(known))) if known and all(known) else ""
+    """The SPDX expression of a package with files under all of these; empty when SPDX has no name for one."""
+    terms = {_term(line) for line in found}
+    return " AND ".join(sorted(terms)) if terms and all(terms) else ""
+
+
+def _term(line: str) -> str:
+    """One License field as an SPDX expression; empty when it can't be one for sure."""
+    either, both = re.split(r"\s+or\s+", line), re.split(r"\s+and\s+", line)
+    if len(either) > 1 and len(both) > 1:
+        return ""
+    words = [SPDX.get(_normal(word), "") for word in (either if len(either) > 1 else both)]
+    if not all(words):
+        return ""
+    return f"({' OR '.join(sorted(words))})" if len(either) > 1 else " AND ".join(words)
+
+
+def _normal(name: str) -> str:
+    """Debian's short name without `.0`, which some write and some don't."""
+    return re.sub(r"^(l?gpl-[123])\.0", r"\1", name.strip().lower())
 
 
 def read(root: Path, package: str) -> list[str]:

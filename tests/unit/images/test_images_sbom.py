@@ -82,10 +82,12 @@ def test_a_licence_that_spdx_does_not_know_is_not_guessed() -> None:
 
 def test_licences_of_a_machine_readable_copyright_file() -> None:
     found = licences.names(COPYRIGHT)
-    assert found == ["BSD-3-clause", "Expat", "GPL-3+"]
-    assert licences.expression(found) == "BSD-3-Clause AND GPL-3.0-or-later AND MIT"
+    assert found == ["Expat or BSD-3-clause", "GPL-3+"]
+    assert licences.expression(found) == "(BSD-3-Clause OR MIT) AND GPL-3.0-or-later"
     assert licences.names("This is free software.\n") == []
     assert licences.expression([]) == ""
+    assert licences.expression(["LGPL-2.0+ and GPL-2.0"]) == "LGPL-2.0-or-later AND GPL-2.0-only"
+    assert licences.expression(["Expat and GPL-2 or GPL-3"]) == "", "which binds first is not said"
 
 
 def test_a_link_to_another_packages_documentation_is_followed_but_not_out_of_it(tmp_path: Path) -> None:
