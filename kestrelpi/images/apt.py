@@ -13,7 +13,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
 from kestrelpi.images import account, apt_history, forced, needs, packages, scripts, wishes
 from kestrelpi.images.apt_history import Entry
-from kestrelpi.images.build import Watcher
+from kestrelpi.images.build import Watcher, preflight
 from kestrelpi.images.compare import Change, changes_between
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.lock import Section
@@ -153,6 +153,7 @@ def wanted_with(paths: Paths, todo: BuildPlan, config: Config, text: str) -> Wan
 
 def choose(paths: Paths, todo: BuildPlan, watch: Watcher, newest: bool) -> tuple[Section, dict[str, str]]:
     """What apt would install, and what is there before."""
+    preflight(paths, todo)
     layers = Layers(paths.cache / "layers")
     below = [step.key for step in todo.steps[: packages_step(todo)]]
     keep = None if newest else account.kept_versions(todo.current, todo.suite)
