@@ -127,12 +127,12 @@ def _go(ctx: Context, propose: Callable[[Watcher], Proposal], only_plan: bool, a
 
     with build_watch.watcher(ctx) as watch:
         proposal = propose(watch)
-    nothing = not proposal.changes and not proposal.undone
+    nothing = proposal.is_nothing(ctx.paths)
     if only_plan and ctx.json:
         ctx.document({"image": proposal.image, "changes": [asdict(one) for one in proposal.changes]})
     elif not ctx.json:
         show_changes(proposal.changes)
-    if only_plan or (nothing and proposal.action == "upgrade"):
+    if only_plan or nothing:
         if ctx.json and not only_plan:
             ctx.document({"image": proposal.image, "changes": []})
         return

@@ -46,6 +46,11 @@ class Proposal:
     force: str = ""
     undone: Entry | None = None
 
+    def is_nothing(self, paths: Paths) -> bool:
+        """Whether everything is as it should be already."""
+        same = self.text == wishes.read(wishes.path_of(paths, self.image))
+        return same and not self.changes and not self.undone
+
 
 def propose_install(paths: Paths, config: Config, image: str, names: Sequence[str], watch: Watcher) -> Proposal:
     """What installing these packages would change; raises UserError for one that there isn't."""
@@ -85,6 +90,8 @@ def propose_remove(paths: Paths, config: Config, image: str, names: Sequence[str
                 fix=f"take it out of images.{image}.packages, and run: kestrelpi images build {image}",
             )
     text = wishes.removed(wishes.read(wishes.path_of(paths, image)), names)
+    still = wanted_with(paths, todo, config, text).names
+    text = wishes.appended(text, [f"-{name}" for name in names if name in still])
     return _proposal(paths, config, image, "remove", names, text, watch)
 
 
