@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from kestrelpi.errors import UserError
 from kestrelpi.images import tidy
-from kestrelpi.images.layers import LayerInfo, Layers
+from kestrelpi.images.layers import LayerInfo, Layers, remove_tree
 from kestrelpi.images.manifest import BootFileInfo, BuildRecord, Manifest, StepRecord
 from kestrelpi.images.store import Generation, Store, new_id
 from kestrelpi.paths import Paths
@@ -76,6 +77,45 @@ def test_drafts_of_killed_builds_are_no_generations_and_go(tmp_path: Path) -> No
     assert [one.id for one in store.generations("default")] == [ONE]
     store.clean()
     assert not half.exists()
+
+
+def test_what_was_removed_meanwhile_cant_become_current(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    first = publish(paths, ONE)
+    publish(paths, TWO)
+    store = Store(paths)
+    store.remove(first)
+    with pytest.raises(UserError, match="is gone"):
+        store.switch(first)
+    current = store.current("default")
+    assert current is not None
+    assert current.id == TWO
+
+
+def test_what_a_killed_switch_left_goes(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    publish(paths, ONE)
+    folder = paths.images / "default"
+    (folder / ".current.4711").symlink_to(f"generations/{ONE}")
+    (folder / ".forced.json.abc").touch()
+    Store(paths).clean()
+    assert {path.name for path in folder.iterdir()} == {"current", "current.lock", "generations"}
+
+
+def test_removing_bears_that_somebody_else_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "draft"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep/file").touch()
+    real, late = os.rmdir, [folder / "late"]
+
+    def rmdir(path: str, *, dir_fd: int | None = None) -> None:
+        if late:  # a process of a build that was just killed
+            late.pop().touch()
+        real(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr("os.rmdir", rmdir)
+    remove_tree(folder)
+    assert not folder.exists()
 
 
 def test_a_layer_appears_when_it_is_sealed(tmp_path: Path) -> None:
