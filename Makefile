@@ -8,7 +8,7 @@ NODES ?= 2
 MODEL ?= 4
 KEEP ?=
 FUZZ ?= 1000000
-SCRIPTS = scripts/prepare .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
+SCRIPTS = scripts/prepare scripts/run-tests .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
 
 .PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-boot bench-boot-services bench-fleet bench-fibo clean
 
@@ -28,7 +28,7 @@ demo: prepare-demo  ## Build an image, boot two emulated Pis from it, register t
 	@.venv/bin/kestrelpi --root $(DEMO_ROOT) lab demo --nodes $(NODES) --model $(MODEL) $(if $(KEEP),--keep)
 
 test: prepare-tests lint  ## Every test: lint, unit, integration, boot
-	.venv/bin/pytest
+	@scripts/run-tests
 
 unit: prepare  ## Only the unit tests (seconds)
 	.venv/bin/pytest tests/unit -q
@@ -59,9 +59,10 @@ bench-build: prepare  ## Cold build, one edited script, nothing changed
 bench-boot: prepare  ## What a node reads from power-on to its login prompt, beside a stock NFS root
 	.venv/bin/python benches/boot.py
 
-bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa, DHCP, DNS beside dnsmasq
+bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa, DHCP, DNS beside dnsmasq, a storm
 	.venv/bin/python benches/boot_services.py
 	.venv/bin/python benches/answers.py
+	.venv/bin/python benches/storm.py
 
 bench-fleet: prepare  ## What 10,000 registered nodes cost
 	.venv/bin/python benches/fleet.py
