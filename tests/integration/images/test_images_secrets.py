@@ -18,8 +18,9 @@ Script = Callable[[str, str], Path]
 LEAK = """#!/bin/sh
 # needs: KESTRELPI_ROOT
 set -eu
-mkdir -p "$KESTRELPI_ROOT/root/.ssh"
-{ echo "-----BEGIN OPENSSH PRIVATE KEY-----"; echo "THISxISxTESTxDATAxANDxNOxKEYxxxx"; } >"$KESTRELPI_ROOT/root/.ssh/id_test"
+cd "$KESTRELPI_ROOT/root"
+mkdir -p .ssh
+{ echo "-----BEGIN OPENSSH PRIVATE KEY-----"; echo "THISxISxTESTxDATAxANDxNOxKEYxxxx"; } >.ssh/id_test
 """
 
 
