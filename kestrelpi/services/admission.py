@@ -172,7 +172,7 @@ class Admission:
 
     def _overdue(self, mac: str, one: Asking, now: float) -> bool:
         """Let in a Pi whose time ends, unless that would only make transfers miss their time limit."""
-        crowded = len(self._files) >= CROWDED * self.link / FILES_SHARE
+        crowded = len(self._files) >= max(CROWDED * self.link / FILES_SHARE, AT_LEAST)
         if now < one.ends or (crowded and not one.patience.final):
             return False
         self.counters["late"] += 1

@@ -150,6 +150,30 @@ def test_leases_survive_a_kill(lan: Lan) -> None:
         assert lan.udhcpc("waiting")["ip"] == address
 
 
+def test_a_pi_at_another_port_of_the_switch_keeps_its_address(lan: Lan) -> None:
+    with lan.serving():
+        address = lan.udhcpc("waiting")["ip"]
+        client = lan.clients["waiting"]
+        client.ip("link", "delete", "eth0")
+        words = f"link add elsewhere type veth peer name eth0 address {WAITING} netns {client.name}"
+        lan.server.ip(*words.split())
+        lan.server.ip("link", "set", "elsewhere", "up", "master", "br0")
+        client.ip("link", "set", "eth0", "up")
+        assert lan.udhcpc("waiting")["ip"] == address
+
+
+def test_a_pi_with_a_new_mac_is_a_new_one_until_it_is_registered(lan: Lan) -> None:
+    new = "dc:a6:32:00:00:77"
+    with lan.serving():
+        client = lan.clients["registered"]
+        assert lan.udhcpc("registered")["ip"] == "10.77.0.11"
+        client.ip("address", "flush", "dev", "eth0")
+        client.ip("link", "set", "eth0", "address", new)
+        assert IPv4Address(lan.udhcpc("registered")["ip"]) in PARSED.pool
+        (lan.folder / "nodes.yaml").write_text(NODES.replace(REGISTERED, new))
+        assert lan.udhcpc("registered")["ip"] == "10.77.0.11"
+
+
 def test_dhclient_binds_and_releases(lan: Lan) -> None:
     with lan.serving(), ExitStack() as stack:
         files = [lan.folder / name for name in ("dhclient.leases", "dhclient.pid", "dhclient.conf")]
