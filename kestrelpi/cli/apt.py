@@ -143,7 +143,9 @@ def _go(ctx: Context, propose: Callable[[Watcher], Proposal], only_plan: bool, a
     if ctx.json:
         ctx.document(asdict(entry))
     else:
-        click.echo(f"{proposal.image}: {entry.after} is current; take it back: kestrelpi apt undo {entry.id}")
+        click.echo(
+            f"{proposal.image}: {entry.after}; take it back: kestrelpi apt undo {entry.id} --image {proposal.image}"
+        )
 
 
 def _make(ctx: Context, image: str, watch: Watcher, force: str, versions: Versions) -> Generation:
