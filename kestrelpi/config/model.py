@@ -85,7 +85,8 @@ class Http:
 class Nfs:
     backend: Literal["auto", "kernel", "ganesha", "none"] = "auto"
     """auto: the kernel's nfsd where there is one, else nfs-ganesha; none: somebody else exports it."""
-    version: Literal["4.2", "4.1", "4.0", "3"] = "4.2"
+    version: Literal["4.2", "4.1", "4.0", "3"] = "4.1"
+    """Of 4.2 nfs-ganesha's READ_PLUS is older than RFC 7862: clients that use it (Linux 6.12 in trixie) can't read."""
     port: int = 2049
 
 

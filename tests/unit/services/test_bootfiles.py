@@ -124,7 +124,7 @@ def test_the_command_line_is_one_line_with_all_that_the_initramfs_needs(files: B
         "kestrelpi.image=default",
         f"kestrelpi.generation={NEW}",
         f"kestrelpi.root=10.77.0.1:{root}",
-        "kestrelpi.nfs=vers=4.2,port=2049",
+        "kestrelpi.nfs=vers=4.1,port=2049",
         "console=ttyS1,115200",
         "rpi.option",
     ):

@@ -12,7 +12,7 @@ from kestrelpi.services import nfs
 
 
 def test_version_4_needs_one_port() -> None:
-    assert nfs.mount_options(Nfs()) == "vers=4.2,port=2049"
+    assert nfs.mount_options(Nfs()) == "vers=4.1,port=2049"
 
 
 def test_version_3_needs_no_portmapper() -> None:
