@@ -37,7 +37,7 @@ from kestrelpi.services.http import Http, application
 from kestrelpi.services.meeting import Meeting
 from kestrelpi.services.metrics import Metrics, Sources
 from kestrelpi.services.module_files import Frontend
-from kestrelpi.services.neighbours import mac_of
+from kestrelpi.services.neighbours import Lately
 from kestrelpi.services.node_api import NodeApi
 from kestrelpi.services.observer import Observer
 from kestrelpi.services.tftp.process import TftpProcess
@@ -97,8 +97,8 @@ class Daemon:
             check_interface(config.network.interface)
         check_address(str(config.listen))
         self.turns = turns_of(config)
-        reached = self.turns.reached if self.turns else lambda mac, stage: None
-        self.observer = Observer(self.boots, self.facts, self._arm, mac_of, time.time, self.meeting.met, reached)
+        who = Lately().mac_of
+        self.observer = Observer(self.boots, self.facts, self._arm, who, time.time, self.meeting.met, self.turns)
         stack.callback(self._flush, True)
         self._start_tftp(stack)
         if config.services.dhcp.listens:

@@ -35,8 +35,10 @@ KEPT_LIMIT = 16 * 2**20
 """Bytes that a node can leave with us at once: a swarm's manager leaves its log of services, compressed."""
 
 
-def application(api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Callable[[], str]) -> Starlette:
-    """The routes. `metrics` gives the text of `/metrics`."""
+def application(
+    api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Callable[[], str], hold: float = HOLD
+) -> Starlette:
+    """The routes. `metrics` gives the text of `/metrics`; `hold`: seconds before a node is told to wait."""
 
     async def time(request: Request) -> Response:
         return PlainTextResponse(f"{api.clock():.3f}\n")
@@ -50,7 +52,7 @@ def application(api: NodeApi, status: Callable[[], dict[str, Any]], metrics: Cal
         asking = client(request), said(request), request.query_params.get("generation", "")
         answer = api.boot(*asking)
         if answer == LATER:  # hundreds may wait, and each asks again a second after its answer
-            await asyncio.sleep(HOLD)
+            await asyncio.sleep(hold)
             answer = api.boot(*asking)
         return PlainTextResponse(answer + "\n")
 

@@ -10,6 +10,7 @@ from kestrelpi.nodes.boots import BootLog, Kind, Stage
 from kestrelpi.nodes.rules_loader import mandatory
 from kestrelpi.services.bootfiles import MAC, SERIAL
 from kestrelpi.services.tftp.source import TransferEvent
+from kestrelpi.services.turns import Turns
 from kestrelpi.services.wire_facts import WireFacts
 
 log = logging.getLogger("kestrelpi")
@@ -34,7 +35,7 @@ class Observer:
         mac_of: Callable[[str], str | None],
         clock: Callable[[], float],
         met: Callable[[str, str], None] = lambda mac, address: None,
-        reached: Callable[[str, Stage], None] = lambda mac, stage: None,
+        turns: Turns | None = None,
     ) -> None:
         self.boots = boots
         self.facts = facts
@@ -43,7 +44,7 @@ class Observer:
         self.clock = clock
         self.met = met
         """Hears which address a MAC boots with."""
-        self.reached = reached
+        self.turns = turns
         """Hears that a boot loader loads files that count, and that it has them all."""
 
     def stage(self, mac: str, stage: Stage, detail: str) -> None:
@@ -94,8 +95,8 @@ class Observer:
 
     def _started(self, mac: str, name: str, detail: str, now: float) -> None:
         self.boots.record(mac, Stage.FIRMWARE, now)
-        if name not in LIGHT:
-            self.reached(mac, Stage.FIRMWARE)
+        if self.turns and name not in LIGHT:
+            self.turns.reached(mac, Stage.FIRMWARE)
         if mandatory(name):
             boot = self.boots.current(mac)
             if detail == OLD_BLKSIZE and boot is not None and not boot.of(Kind.FILE):
@@ -108,7 +109,8 @@ class Observer:
             self.arm(mac)
         if name == KERNEL:
             self.boots.record(mac, Stage.KERNEL, now)
-            self.reached(mac, Stage.KERNEL)
+            if self.turns:
+                self.turns.reached(mac, Stage.KERNEL)
 
 
 def without_prefix(path: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, MutableMapping
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from kestrelpi.nodes.sightings import Sightings
 from kestrelpi.paths import Paths
 from kestrelpi.services.admission import ROOT_SHARE
 from kestrelpi.services.directory import Directory
+from kestrelpi.services.http import application
 from kestrelpi.services.node_api import LATER, Client, NodeApi, Refused
 from kestrelpi.services.turns import CARRIED, Turns
 
@@ -223,3 +227,37 @@ def test_waiting_for_the_root_is_noted_in_its_boot(api: NodeApi) -> None:
     assert api.boot(ROOT, Identity(), GENERATION) == LATER
     boot = api.boots.current(MAC)
     assert boot is not None and boot.of(Kind.HELD) == [FOR_ROOT]
+
+
+def asked(api: NodeApi, hold: float, meanwhile: Callable[[], None]) -> str:
+    """What `GET /v1/boot` answers; `meanwhile` is called while it is held."""
+    sent: list[MutableMapping[str, Any]] = []
+    scope = {
+        "type": "http", "method": "GET", "path": "/v1/boot", "query_string": f"generation={GENERATION}".encode(),
+        "headers": [], "client": (ROOT.address, ROOT.port), "server": ("10.77.0.1", 8067), "scheme": "http",
+        "http_version": "1.0",
+    }  # fmt: skip
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def both() -> None:
+        answering = asyncio.create_task(application(api, dict, str, hold)(scope, receive, send))
+        await asyncio.sleep(hold / 2)
+        meanwhile()
+        await answering
+
+    asyncio.run(both())
+    return b"".join(one.get("body", b"") for one in sent).decode().strip()
+
+
+def test_who_has_to_wait_is_told_so_late_and_may_get_its_turn_before(api: NodeApi) -> None:
+    turns = api.turns = Turns(1000 * CARRIED, lambda: 1000.0)
+    others = [f"dc:a6:33:00:00:{number:02x}" for number in range(int(1000 * CARRIED / ROOT_SHARE))]
+    assert all(map(turns.root, others))
+    api.arm(MAC)
+    assert asked(api, 0.02, lambda: None) == LATER
+    assert asked(api, 0.02, lambda: turns.reached(others[0], Stage.READY)).startswith("boot ")

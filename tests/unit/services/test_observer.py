@@ -9,6 +9,7 @@ import pytest
 from kestrelpi.nodes.boots import Boot, BootLog, Kind, Stage
 from kestrelpi.services.observer import Observer, without_prefix
 from kestrelpi.services.tftp.source import TransferEvent
+from kestrelpi.services.turns import CARRIED, Turns
 from kestrelpi.services.wire_facts import WireFacts
 
 MAC = "dc:a6:32:00:00:01"
@@ -93,3 +94,16 @@ def test_who_is_not_on_our_wire_has_no_timeline(tmp_path: Path) -> None:
 )
 def test_names_without_what_stands_before_them(path: str, name: str) -> None:
     assert without_prefix(path) == name
+
+
+def test_what_it_tells_of_whose_turn_it_is(bench: Bench) -> None:
+    turns = bench.observer.turns = Turns(1000 * CARRIED, lambda: bench.now)
+    for name, loading in (("bootcode.bin", 0), ("91cdf03d/start.elf", 1), ("91cdf03d/config.txt", 1)):
+        bench.tell(TransferEvent("start", name, ADDRESS), TransferEvent("done", name, ADDRESS))
+        assert turns.standing.files == loading, name
+    bench.tell(
+        TransferEvent("start", "91cdf03d/vmlinuz", ADDRESS), TransferEvent("aborted", "91cdf03d/vmlinuz", ADDRESS)
+    )
+    assert turns.standing.files == 1, "it only asked how large it is"
+    bench.tell(TransferEvent("done", "91cdf03d/vmlinuz", ADDRESS))
+    assert turns.standing.files == 0
