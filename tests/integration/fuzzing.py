@@ -131,10 +131,11 @@ def damaged(dice: random.Random, seeds: list[bytes]) -> bytes:
 
 
 def disguised(dice: random.Random, packet: bytes) -> bytes:
-    """A DHCP message under a MAC of its own: one MAC would soon be limited, and never reach the rules."""
+    """A DHCP message under a MAC of its own, every other one that of a Pi: one would soon be limited."""
     if len(packet) < 34 or dice.random() < 0.2:
         return packet
-    return packet[:29] + dice.randbytes(5) + packet[34:]
+    kept = dice.choice((29, 31))
+    return packet[:kept] + dice.randbytes(34 - kept) + packet[34:]
 
 
 # --- the server

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REMEMBERED = 32768
-"""Replies that are kept, some 15 MB: the addresses of 10,000 nodes, A and AAAA, and a third more."""
+"""Replies that are kept, some 20 MB: the addresses of 10,000 nodes, A and AAAA, and a third more."""
 OPT = 11
 """Bytes of EDNS' record without options (RFC 6891 section 6.1.2)."""
 
