@@ -61,4 +61,4 @@ def start_build(paths: Paths) -> subprocess.Popen[str]:
 
 def drafts(paths: Paths) -> list[Path]:
     """What unfinished builds left on disk."""
-    return [*paths.state.rglob(".new-*")]
+    return [*paths.cache.glob("*/.new-*"), *paths.images.glob("*/generations/.new-*"), *paths.images.glob("*/.*.*")]

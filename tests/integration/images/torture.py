@@ -92,22 +92,26 @@ class Torture:
         self.seconds["start"] = time.monotonic() - begun
         assert self.finish(*self.words("build")).returncode == 0
 
-    def kill_one(self) -> str:
-        """Begin an operation and kill its process at a random moment; returns what was done."""
+    def kill_one(self) -> bool:
+        """Begin an operation and kill its process at a random moment; returns whether it was still running then."""
         operation = self.dice.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
         usual = PACKAGES if operation == "packages" else self.seconds.get(operation, self.seconds["rollback"])
-        moment = self.dice.uniform(0.7 * self.seconds["start"], 1.1 * usual)
+        moment = self.dice.uniform(0.7 * min(self.seconds["start"], usual), usual)
+        begun = time.monotonic()
         process = subprocess.Popen(
             self.command(*self.words(operation)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         try:
             process.wait(moment)
+            self.seconds[operation] = time.monotonic() - begun  # the machine is less busy than it was
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
         (self.paths.etc / "node/install.d/05-edited").unlink(missing_ok=True)  # the next build is a warm one again
         assert b"Traceback" not in errors, errors.decode()
-        return f"{operation} after {moment:.2f} s: {process.returncode}"
+        killed = process.returncode == -signal.SIGKILL
+        print(f"{operation}, {moment:.2f} s of {usual:.2f}: {'killed' if killed else 'had ended'}", flush=True)
+        return killed
 
     # what must be true
 
