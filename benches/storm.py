@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kestrelpi.files import write_whole
-from kestrelpi.lab.storm import LONGEST, Result, storm
+from kestrelpi.lab.room import LONGEST
+from kestrelpi.lab.storm import Result, storm
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 80, 740, 50, 350

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from kestrelpi.config import Config
 from kestrelpi.services.dhcp.packet import NOWHERE, Kind, Message, Option, Reply, build
 
 BOOT_FILE = b"bootcode.bin"
@@ -41,6 +42,16 @@ class Site:
     domain: str
     lease: int
     """Seconds."""
+
+
+def site(config: Config) -> Site:
+    """What every reply says, from the configuration."""
+    network = config.network
+    own_dns = (config.listen,) if config.services.dns.enabled else network.nameservers
+    gateway = network.gateway or network.address.ip
+    return Site(
+        config.listen, network.address.network, gateway, own_dns, network.domain, int(config.services.dhcp.lease)
+    )
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
-from typing import Protocol
 
 from kestrelpi.config import Config
 from kestrelpi.nodes.boots import FOR_OFFER, Stage
 from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.models import FOURCCS, Identity, identify, is_pi
-from kestrelpi.nodes.node import Node
 from kestrelpi.services.admission import BOOTCODE, EEPROM, ROM, Patience
+from kestrelpi.services.dhcp.answer import Answer, Client, Directory, Seen, Turns
 from kestrelpi.services.dhcp.book import LeaseBook
 from kestrelpi.services.dhcp.notices import Notices
 from kestrelpi.services.dhcp.offer import Grant, Site, grant, inform, nak
@@ -32,55 +31,6 @@ EVERYBODYS = 32
 """Addresses of the pool that one MAC may be found to use: one that has more answers for others, as routers can."""
 REMEMBERED = 16384
 """Clients that are remembered at most."""
-
-
-class Directory(Protocol):
-    """Who is registered."""
-
-    def node_by_mac(self, mac: str) -> Node | None: ...
-
-    def node_by_address(self, address: IPv4Address) -> Node | None: ...
-
-
-class Turns(Protocol):
-    """Who may load now."""
-
-    def ask(self, mac: str, patience: Patience, xid: int) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A reply, and when to send it."""
-
-    packet: bytes
-    address: IPv4Address
-    """What the client will have; 0.0.0.0 in a NAK."""
-    kind: Kind
-    delay: float = 0.0
-    """Seconds."""
-    probe: bool = False
-    """Whether somebody may use the address without our knowing: it is new for this client."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who asks, and what the configuration says for him."""
-
-    node: Node | None
-    pi: bool
-    served: bool
-    boot: bool
-    """Whether he may get what a boot loader needs."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The last DISCOVER of a MAC."""
-
-    at: float
-    xid: int
-    pxe: bool
-    serial: str
 
 
 @dataclass(eq=False)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
+from kestrelpi.services.dhcp.answer import Answer
 from kestrelpi.services.dhcp.offer import proxy
 from kestrelpi.services.dhcp.packet import NOWHERE, REPLIES, Kind, Message
-from kestrelpi.services.dhcp.policy import Answer, Policy
+from kestrelpi.services.dhcp.policy import Policy
 
 
 @dataclass(eq=False)

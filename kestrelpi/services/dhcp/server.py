@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,12 +20,15 @@ from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.models import Identity
 from kestrelpi.services.dhcp import probe, wire
+from kestrelpi.services.dhcp.answer import Answer, Directory
 from kestrelpi.services.dhcp.book import LeaseBook
 from kestrelpi.services.dhcp.notices import Notices
-from kestrelpi.services.dhcp.offer import Site
+from kestrelpi.services.dhcp.offer import site
 from kestrelpi.services.dhcp.packet import NOWHERE, Kind, Malformed, Message, parse
-from kestrelpi.services.dhcp.policy import Answer, Directory, Policy
+from kestrelpi.services.dhcp.policy import Policy
 from kestrelpi.services.dhcp.proxy import Proxy
+from kestrelpi.services.dhcp.ratelimit import RateLimit
+from kestrelpi.services.dhcp.wire import Source
 from kestrelpi.services.turns import Turns
 
 log = logging.getLogger("kestrelpi")
@@ -36,38 +39,6 @@ A_TURN = 64
 """Packets that are taken before others in the event loop have their turn."""
 RATE = 20.0
 """Messages a second from one MAC; a Pi sends one in 4 s."""
-REMEMBERED = 16384
-PACKET_OUTGOING = 4
-"""linux/if_packet.h: our own frames, which a packet socket hears too."""
-
-Source = tuple[str, int]
-
-
-def site(config: Config) -> Site:
-    """What every reply says, from the configuration."""
-    network = config.network
-    own_dns = (config.listen,) if config.services.dns.enabled else network.nameservers
-    gateway = network.gateway or network.address.ip
-    return Site(
-        config.listen, network.address.network, gateway, own_dns, network.domain, int(config.services.dhcp.lease)
-    )
-
-
-class RateLimit:
-    """At most `rate` messages a second from one sender, with a second's worth at once."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allows(self, who: str, now: float) -> bool:
-        """Count one message; False when there were too many."""
-        left, at = self._left.pop(who, (self._rate, now))
-        left = min(self._rate, left + max(0.0, now - at) * self._rate)
-        self._left[who] = (max(left - 1, 0.0), now)
-        if len(self._left) > REMEMBERED:
-            self._left.popitem(last=False)
-        return left >= 1
 
 
 class DhcpServer:
@@ -267,10 +238,10 @@ class DhcpServer:
 
     def _probe_ahead(self) -> None:
         """One new Pi may be the first of a room: have the rest of the pool probed before it is asked for."""
-        now = self._clock()
-        if self._prober and now - self._looked_ahead > probe.FRESH / 2 and len(self.config.pool) <= probe.AHEAD:
+        now, pool = self._clock(), self.config.pool
+        if self._prober and now - self._looked_ahead > probe.FRESH / 2 and len(pool) <= probe.AHEAD:
             self._looked_ahead = now
-            self._prober.ahead(one for one in self.config.pool if self._book.free_for("", one, now))
+            self._prober.ahead(one for one in pool if self._book.free_for("", one, now))
 
     def _probed(self, answer: Answer, asked: Message, source: Source, since: float, user: str) -> None:
         self._probing.discard(asked.mac)
@@ -283,25 +254,14 @@ class DhcpServer:
 
     def _send(self, answer: Answer, asked: Message, source: Source) -> None:
         self._delayed.pop(asked.mac, None)
-        if self._sock is None:
-            return
-        if self._framed(answer, asked, source):
+        if self._sock is None or self._framed(answer, asked, source):
             return
         try:
-            self._sock.sendto(answer.packet, self._destination(answer, asked, source))
+            self._sock.sendto(answer.packet, wire.destination(asked.giaddr, source, self.config.services.dhcp.port))
             self.counters["sent"] += 1
         except OSError as error:
             self.counters["unsent"] += 1
             self.notices.warn("send", f"a reply to {asked.mac} can't be sent: {error.strerror}")
-
-    def _destination(self, answer: Answer, asked: Message, source: Source) -> Source:
-        """Where a reply goes (RFC 2131 section 4.1); on another port than 67, as for tests, to where it came from."""
-        usual = self.config.services.dhcp.port == wire.SERVER_PORT
-        if asked.giaddr != NOWHERE:
-            return str(asked.giaddr), wire.SERVER_PORT if usual else source[1]
-        if source[0] != "0.0.0.0":
-            return source
-        return "255.255.255.255", wire.CLIENT_PORT if usual else source[1]
 
     def _framed(self, answer: Answer, asked: Message, source: Source) -> bool:
         """Send to the client's MAC, if it has no address yet and doesn't want a broadcast. False: send it otherwise."""
@@ -329,7 +289,7 @@ class DhcpServer:
             except OSError as error:
                 log.debug("dhcp: %s", error)
                 return
-            if direction == PACKET_OUTGOING:
+            if direction == socket.PACKET_OUTGOING:  # our own frames, which a packet socket hears too
                 continue
             try:
                 said = parse(wire.udp_payload(raw))

@@ -21,6 +21,10 @@ RECEIVE_BUFFER = 4 << 20
 SO_RCVBUFFORCE = 33
 
 
+Source = tuple[str, int]
+"""The address and port that a message came from."""
+
+
 def interface_of(address: IPv4Address) -> str:
     """The name of the interface that has `address`; raises UserError when there is none."""
     for link in json.loads(run(["ip", "-j", "-4", "address", "show"]).stdout):
@@ -97,6 +101,16 @@ def foreign_filter() -> bytes:
         (done, 0, 0, 0xFFFF),
     )
     return b"".join(struct.pack("HBBI", *line) for line in code)
+
+
+def destination(relay: IPv4Address, source: Source, port: int) -> Source:
+    """Where a reply goes (RFC 2131 section 4.1); on another `port` than 67, as for tests, to where it came from."""
+    usual = port == SERVER_PORT
+    if int(relay):
+        return str(relay), SERVER_PORT if usual else source[1]
+    if source[0] != "0.0.0.0":
+        return source
+    return "255.255.255.255", CLIENT_PORT if usual else source[1]
 
 
 def hardware_address(link: socket.socket) -> bytes:

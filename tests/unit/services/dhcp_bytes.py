@@ -12,11 +12,12 @@ from kestrelpi.nodes.boots import Kind, Stage
 from kestrelpi.nodes.models import Identity
 from kestrelpi.nodes.node import Node
 from kestrelpi.services.dhcp import packet
+from kestrelpi.services.dhcp.answer import Answer
 from kestrelpi.services.dhcp.book import LeaseBook
 from kestrelpi.services.dhcp.notices import Notices
+from kestrelpi.services.dhcp.offer import site
 from kestrelpi.services.dhcp.packet import Message
-from kestrelpi.services.dhcp.policy import Answer, Policy
-from kestrelpi.services.dhcp.server import site
+from kestrelpi.services.dhcp.policy import Policy
 
 VENDOR_CLASS = b"PXEClient:Arch:00000:UNDI:002001"
 MAC_3B = "b8:27:eb:01:02:03"

@@ -11,10 +11,11 @@ import pytest
 from kestrelpi.nodes import leases
 from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
+from kestrelpi.services.dhcp.answer import Answer
 from kestrelpi.services.dhcp.book import QUARANTINE
 from kestrelpi.services.dhcp.packet import Kind
-from kestrelpi.services.dhcp.policy import HOLD, Answer
-from kestrelpi.services.dhcp.server import RateLimit
+from kestrelpi.services.dhcp.policy import HOLD
+from kestrelpi.services.dhcp.ratelimit import RateLimit
 from tests.unit.services.dhcp_bytes import (
     BOOTCODE,
     EEPROM_4,

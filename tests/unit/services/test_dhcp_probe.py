@@ -11,7 +11,8 @@ import pytest
 from scapy.layers.l2 import ARP, Ether
 
 from kestrelpi.services.dhcp import probe
-from kestrelpi.services.dhcp.policy import EVERYBODYS, Answer
+from kestrelpi.services.dhcp.answer import Answer
+from kestrelpi.services.dhcp.policy import EVERYBODYS
 from kestrelpi.services.dhcp.probe import Prober, probe_frame, user_of
 from tests.unit.services.dhcp_bytes import EEPROM_4, MAC_3B, MAC_4, STRANGER, Bench, message, node
 
