@@ -12,7 +12,7 @@ import pytest
 
 from kestrelpi import config
 from kestrelpi.errors import UserError
-from kestrelpi.images import lock, sbom
+from kestrelpi.images import deb822, lock, sbom
 from kestrelpi.images.build import build
 from kestrelpi.images.packages import STAND_IN
 from kestrelpi.images.store import Generation, Store
@@ -105,7 +105,7 @@ def test_a_package_that_is_gone_from_the_archive_is_named(paths: Paths) -> None:
     found = lock.read(path)
     busybox = found.packages["busybox-static"]
     fields = {**busybox.fields, "Filename": f"{busybox.fields['Filename']}.gone", "SHA256": "0" * 64}
-    text = found.to_text().replace(lock.text_of([busybox.fields]), lock.text_of([fields]))
+    text = found.to_text().replace(deb822.text_of([busybox.fields]), deb822.text_of([fields]))
     assert text != found.to_text()
     path.write_text(text)
     with pytest.raises(UserError, match=f"can't be had any more: busybox-static {busybox.version}"):
