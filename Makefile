@@ -53,7 +53,7 @@ format: prepare  ## Format the code
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench-build: prepare  ## Cold build, one edited script, nothing changed
+bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the naive recipe (which takes half an hour)
 	.venv/bin/python benches/build.py
 
 bench-boot: prepare  ## What a node reads from power-on to its login prompt, beside a stock NFS root
