@@ -24,6 +24,9 @@ PHASES = ("bootstrap", "install", "packages", "post-install", "configure")
 RECIPE = "1"
 """Counts changes of what bootstrap and packages do, so that older layers aren't taken for theirs."""
 
+LOCK = "lock file"
+"""The field of a key that says what --locked installed."""
+
 Kind = Literal["bootstrap", "packages", "script", "overlay"]
 
 
@@ -253,20 +256,26 @@ class _Chain:
             whole[keys.PREVIOUS] = self.steps[-1].key
         if phase in self.forced and not any(step.phase == phase for step in self.steps):
             whole["--force"] = self.forced[phase]
-        whole |= self._locked(phase, keys.digest(whole))
+        whole |= self._locked(phase, name, whole)
         key = keys.digest(whole)
         cached = self.layers.has(key)
         before = self._before.get((phase, name))
         stale = "" if cached else self._why(key, before, whole)
         self.steps.append(Step(phase, name, kind, origin, whole, key, cached, stale, script, path, overrides))
 
-    def _locked(self, phase: str, key: str) -> dict[str, str]:
-        """The field that makes another key of a step when a lock file asks for what the kept layer doesn't have."""
-        wanted = self.lock.sections.get(phase) if self.lock else None
-        if wanted is None:
-            return {}
-        there = locking.read_section(self.layers.folder / key)
-        return {} if there and there.digest == wanted.digest else {"lock file": wanted.digest}
+    def _locked(self, phase: str, name: str, fields: Mapping[str, str]) -> dict[str, str]:
+        """The field that makes another key of a step when a lock file asks for what the kept layer doesn't have.
+
+        Without --locked: that of the layer in use, if nothing else about the step changed since.
+        """
+        key = keys.digest(fields)
+        if self.lock is None:
+            before = self._before.get((phase, name), {})
+            used = {LOCK: before[LOCK]} if LOCK in before else {}
+            return used if {**fields, **used} == before and not self.layers.has(key) else {}
+        wanted = self.lock.sections.get(phase)
+        there = locking.read_section(self.layers.folder / key) if wanted else None
+        return {LOCK: wanted.digest} if wanted and (there is None or there.digest != wanted.digest) else {}
 
     def _why(self, key: str, before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
         if self.current and key in self.current.manifest.keys:

@@ -189,6 +189,22 @@ def test_a_locked_build_uses_layers_with_the_same_packages_and_no_others(tmp_pat
     assert [step.key for step in make_plan(tmp_path).steps] == [step.key for step in made.steps]
 
 
+def test_what_was_built_from_a_lock_file_stays_until_something_changes(tmp_path: Path) -> None:
+    wanted = make_plan(tmp_path).wanted.words
+    write_lock(tmp_path, [a_section("bootstrap", "1"), a_section("packages", "2")], wanted)
+    locked = make_locked(tmp_path)
+    assert [step.fields.get("lock file", "") != "" for step in locked.steps[:3]] == [True, False, True]
+    pretend_built(tmp_path, locked)
+    again = make_plan(tmp_path)
+    assert [step.key for step in again.steps] == [step.key for step in locked.steps]
+    assert again.up_to_date
+    more = make_plan(tmp_path, CONFIG.replace("[htop]", "[htop, btop]"))
+    assert [step.phase for step in more.steps if step.cached] == ["bootstrap", "install"]
+    assert "lock file" not in next(step.fields for step in more.steps if step.phase == "packages")
+    forced.remember(Paths(tmp_path), "default", "bootstrap", PHASES)
+    assert not any(step.cached for step in make_plan(tmp_path).steps)
+
+
 def test_a_locked_plan_is_refused_without_a_lock_file_that_fits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no lock file"):
         make_locked(tmp_path)
