@@ -5,6 +5,7 @@ Never keyed on a client-id: the stages of one boot send different ones, and the 
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -113,7 +114,8 @@ class LeaseBook:
         """An address of the pool: the one it has or had, the one it asks for, or a free one; None: the pool is full.
 
         The search begins at a place that follows from the MAC, so that a Pi finds its address again even when the
-        leases file was lost.
+        leases file was lost. So do its steps: in a pool that is nearly full, neighbours are taken together, and to go
+        through them one by one took 50 ms of every other client's time.
         """
         known = self._by_mac.get(mac)
         for address in (known.address if known else None, wish):
@@ -123,9 +125,10 @@ class LeaseBook:
             return None  # searched just now, and found nothing: a flood of new MACs must not cost a search each
         self._sweep(now)
         size = len(self._pool)
-        start = zlib.crc32(mac.encode()) % size
+        number = zlib.crc32(mac.encode())
+        stride = coprime(number // size, size)
         for step in range(size):
-            address = self._pool.first + (start + step) % size
+            address = self._pool.first + (number + step * stride) % size
             if self.free_for(mac, address, now):
                 return address
         self._swept = now
@@ -137,3 +140,11 @@ class LeaseBook:
         if len(self._by_mac) > 2 * len(self._pool) + 1000:
             for lease in [lease for lease in self._by_mac.values() if lease.expired(now)]:
                 self.release(lease.mac, lease.address)
+
+
+def coprime(wish: int, size: int) -> int:
+    """A number near `wish` whose multiples go through all of `size` places."""
+    stride = wish % size or 1
+    while math.gcd(stride, size) != 1:
+        stride += 1
+    return stride
