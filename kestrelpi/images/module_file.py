@@ -13,7 +13,7 @@ from kestrelpi.config.schema import Document, read
 MANIFEST = "module.yaml"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-Kind = Literal["str", "path", "int", "bool", "size", "duration", "choice"]
+Kind = Literal["str", "path", "int", "bool", "size", "duration", "sha256", "choice"]
 Making = Literal["random", "hex"]
 
 

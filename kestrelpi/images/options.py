@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from kestrelpi.config.values import Duration, Size
-from kestrelpi.images.module_file import Option
+from kestrelpi.images.module_file import SHA256, Option
 
 Value = str | int | bool
 """bool for bool; int for int; Size (bytes) for size; Duration (seconds) for duration; else str."""
@@ -52,6 +52,12 @@ def _path(text: str) -> str:
     return text
 
 
+def _sha256(text: str) -> str:
+    if text and not SHA256.fullmatch(text.strip().lower()):
+        raise ValueError(text)
+    return text.strip().lower()
+
+
 def _boolean(text: str) -> bool:
     if text.lower() in TRUE:
         return True
@@ -64,6 +70,7 @@ PARSERS: Mapping[str, tuple[Callable[[str], Value], str]] = {
     "str": (str, "text"),
     "choice": (str, "text"),
     "path": (_path, "an absolute path of letters, digits and . _ + @ - (such as /data)"),
+    "sha256": (_sha256, "64 hexadecimal digits, or nothing"),
     "int": (int, "a whole number"),
     "bool": (_boolean, "true or false"),
     "size": (Size.parse, "a size such as 512K, 128M or 2G"),

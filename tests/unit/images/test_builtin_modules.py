@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kestrelpi.config import parse
+from kestrelpi.config import load, parse
 from kestrelpi.errors import ConfigError
 from kestrelpi.images import fetched
 from kestrelpi.images.modules import available, of_image
@@ -74,3 +74,15 @@ def test_the_default_k3s_can_be_fetched_without_a_setting(tmp_path: Path) -> Non
 def test_every_module_has_a_readme(tmp_path: Path) -> None:
     without = [m.name for m in available(Paths(tmp_path)).values() if not (m.folders[0] / "README.md").is_file()]
     assert without == []
+
+
+def test_a_hash_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    paths.etc.mkdir(parents=True)
+    paths.config.write_text(
+        "images:\n  default:\n    modules: [k3s]\n    options:\n      k3s:\n        sha256_arm64: 12345\n"
+    )
+    with pytest.raises(ConfigError, match="sha256_arm64 is '12345'") as caught:
+        of_image(paths, load(paths.config), "default")
+    assert caught.value.where.endswith("kestrelpi.yaml:6")
+    assert caught.value.fix == "it must be 64 hexadecimal digits, or nothing"

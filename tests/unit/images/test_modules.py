@@ -194,6 +194,8 @@ def test_built_in_modules_fit_together(tmp_path: Path) -> None:
     [
         ("str", "a b", "a b"),
         ("path", "/srv/data", "/srv/data"),
+        ("sha256", "", ""),
+        ("sha256", "AB" * 32, "ab" * 32),
         ("int", "12", 12),
         ("bool", "Yes", True),
         ("bool", "off", False),
@@ -218,6 +220,7 @@ def test_values(kind: str, text: str, value: object) -> None:
         ("path", "data"),
         ("path", "/a b"),
         ("path", "/"),
+        ("sha256", "abc"),
     ],
 )
 def test_values_that_are_none(kind: str, text: str) -> None:
