@@ -123,11 +123,12 @@ def remove_tree(folder: Path) -> None:
         return
     if os.path.ismount(folder):
         raise UserError("something is mounted here, so it is not removed", where=str(folder), fix=f"umount {folder}")
+    shutil.rmtree(folder, onerror=_gone_or_filled)
     deadline = time.monotonic() + DYING
     while folder.exists():
-        shutil.rmtree(folder, onerror=_gone_or_filled)
         if time.monotonic() > deadline:
             raise UserError("something still writes here", where=str(folder), fix=f"fuser -v {folder}")
+        shutil.rmtree(folder, onerror=_gone_or_filled)
 
 
 def _gone_or_filled(function: object, path: str, error: tuple[type[BaseException], BaseException, object]) -> None:

@@ -50,6 +50,7 @@ def test_kill_at_random_moments(paths: Paths, seed: int) -> None:
         if tries % BUILD_EVERY == 0:
             torture.build()
     torture.build()
+    torture.examine()
     last = torture.finish("images", "gc", "--keep", "0")
     assert last.returncode == 0, last.stderr
     assert len(Store(paths).generations("default")) == 1
@@ -128,4 +129,5 @@ def test_a_disk_that_fills_up_at_any_moment(small_disk: tuple[Paths, tuple[str, 
             assert cleaned.returncode == 0, cleaned.stderr
         resize(prefix, root, 4 * ROOM)
         torture.build()
+    torture.examine()
     assert failed > 0

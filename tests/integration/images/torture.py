@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kestrelpi.images.store import Generation, Store
+from kestrelpi.images.tree import tree_hash
 from kestrelpi.paths import Paths
 
 from . import support
@@ -141,6 +142,14 @@ class Torture:
         assert f"echo {(current.root / 'etc/95-edited').read_text().strip()} >" in script.read_text()
         assert support.drafts(self.paths) == []
         return current
+
+    def examine(self) -> None:
+        """What the manifest says of the current generation is so, down to each file's bytes; all its parts fit."""
+        current = Store(self.paths).current("default")
+        assert current is not None
+        assert tree_hash(current.root) == current.manifest.tree
+        done = self.finish("images", "lint", "default")
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def check_whole(generation: Generation, *, count: bool) -> None:
