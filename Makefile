@@ -62,6 +62,7 @@ bench-boot: prepare  ## What a node reads from power-on to its login prompt, bes
 bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa, DHCP, DNS beside dnsmasq, a storm
 	.venv/bin/python benches/boot_services.py
 	.venv/bin/python benches/answers.py
+	.venv/bin/python benches/discover.py
 	.venv/bin/python benches/storm.py
 
 bench-fleet: prepare  ## What 10,000 registered nodes cost

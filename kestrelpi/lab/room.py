@@ -73,7 +73,7 @@ class Room:
         """`held`: the server keeps Pis waiting until it is their turn."""
         self.boards, self.link = boards, link
         self.now = 0.0
-        self.turns = Turns(link.capacity, lambda: self.now) if held else None
+        self.turns = Turns(lambda: link.capacity, lambda: self.now) if held else None
         if self.turns:
             self.turns.admission.started -= LISTENING
             self.turns.called = self._called

@@ -18,8 +18,12 @@ log = logging.getLogger("kestrelpi")
 
 EVERY = 0.25
 """Seconds between two looks at whose turn it is."""
+NEGOTIATES = 5.0
+"""Seconds between two looks at how fast the link is: when we are started it may have no cable yet."""
 GIGABIT = 1000
-"""Mbit/s of a link that doesn't say how fast it is: a bridge, Wi-Fi."""
+"""Mbit/s of a link that doesn't say how fast it is: Wi-Fi, a bridge without a port that is up."""
+SLOWEST = 100
+"""Mbit/s; what says less is a virtual interface that makes something up."""
 CARRIED = 118e6 / 1000
 """Bytes a second of files that 1 Mbit/s carries, without what Ethernet, IP and UDP take."""
 DEVICES = Path("/sys/class/net")
@@ -29,9 +33,11 @@ class Turns:
     """One in a daemon. `called` and `gone` are set by who wants to hear: MACs whose offer is to be sent, and MACs that
     were kept waiting and have given up."""
 
-    def __init__(self, link: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`link`: bytes a second. `clock`: seconds; not the time of day, which may be set."""
-        self.admission = Admission(link, clock())
+    def __init__(self, link: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+        """`link`: bytes a second that it carries now. `clock`: seconds; not the time of day, which may be set."""
+        self.admission = Admission(link(), clock())
+        self._link = link
+        self._measured = clock()
         self.called: Callable[[Sequence[str]], None] = lambda macs: None
         self.gone: Callable[[Sequence[str]], None] = lambda macs: None
         self._clock = clock
@@ -54,7 +60,10 @@ class Turns:
 
     def look(self) -> None:
         """Call those whose turn it is."""
-        called, gone = self.admission.turn(self._clock())
+        now = self._clock()
+        if now - self._measured > NEGOTIATES:
+            self._measured, self.admission.link = now, self._link()
+        called, gone = self.admission.turn(now)
         if called:
             self.called(called)
         if gone:
@@ -77,10 +86,14 @@ class Turns:
 
 
 def turns_of(config: Config) -> Turns | None:
-    """The turns on the link to the nodes; None: the configuration wants none. Raises UserError: no such interface."""
-    if not config.services.admission:
+    """The turns on the link to the nodes; None: the configuration wants none, or there is no link.
+
+    Raises UserError: no such interface.
+    """
+    if not config.services.admission or config.listen.is_loopback:
         return None
-    return Turns(link_speed(config, config.network.interface or interface_of(config.listen)))
+    interface = config.network.interface or interface_of(config.listen)
+    return Turns(lambda: link_speed(config, interface))
 
 
 def link_speed(config: Config, interface: str, devices: Path = DEVICES) -> float:
@@ -91,6 +104,7 @@ def link_speed(config: Config, interface: str, devices: Path = DEVICES) -> float
 def _negotiated(file: Path) -> int:
     """Mbit/s; 0: it doesn't say (the kernel answers EINVAL or -1 then)."""
     try:
-        return max(0, int(file.read_text()))
+        mbit = int(file.read_text())
     except (OSError, ValueError):
         return 0
+    return mbit if mbit >= SLOWEST else 0

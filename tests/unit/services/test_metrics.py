@@ -96,7 +96,7 @@ def test_the_parser_refuses_what_is_no_sample(line: str) -> None:
 def test_who_loads_and_who_waits() -> None:
     assert "kestrelpi_storm" not in Metrics().text(sources())
     now = 0.0
-    turns = Turns(1000 * CARRIED, lambda: now)
+    turns = Turns(lambda: 1000 * CARRIED, lambda: now)
     now = 1000.0
     for last in range(130):
         turns.ask(f"dc:a6:33:00:00:{last:02x}", EEPROM, 1)

@@ -195,7 +195,7 @@ def test_what_a_node_left_is_for_its_key_alone(api: NodeApi) -> None:
 
 def test_a_node_waits_while_as_many_others_start_as_the_link_carries(api: NodeApi) -> None:
     clock = 1000.0
-    api.turns = Turns(1000 * CARRIED, lambda: clock)
+    api.turns = Turns(lambda: 1000 * CARRIED, lambda: clock)
     others = [f"dc:a6:33:00:00:{number:02x}" for number in range(int(1000 * CARRIED / ROOT_SHARE))]
     assert all(api.turns.root(mac) for mac in others)
     api.arm(MAC)
@@ -210,7 +210,7 @@ def test_a_node_waits_while_as_many_others_start_as_the_link_carries(api: NodeAp
 
 
 def test_a_stage_that_a_node_reports_frees_its_place(api: NodeApi) -> None:
-    api.turns = Turns(1000 * CARRIED, lambda: 1000.0)
+    api.turns = Turns(lambda: 1000 * CARRIED, lambda: 1000.0)
     assert api.turns.root(MAC)
     api.stage(ROOT, "overlay", "")
     assert api.turns.standing.root == 1
@@ -219,7 +219,7 @@ def test_a_stage_that_a_node_reports_frees_its_place(api: NodeApi) -> None:
 
 
 def test_waiting_for_the_root_is_noted_in_its_boot(api: NodeApi) -> None:
-    api.turns = Turns(1000 * CARRIED, lambda: 1000.0)
+    api.turns = Turns(lambda: 1000 * CARRIED, lambda: 1000.0)
     for number in range(int(1000 * CARRIED / ROOT_SHARE)):
         api.turns.root(f"dc:a6:33:00:00:{number:02x}")
     api.stage(ROOT, "time", "")
@@ -255,7 +255,7 @@ def asked(api: NodeApi, hold: float, meanwhile: Callable[[], None]) -> str:
 
 
 def test_who_has_to_wait_is_told_so_late_and_may_get_its_turn_before(api: NodeApi) -> None:
-    turns = api.turns = Turns(1000 * CARRIED, lambda: 1000.0)
+    turns = api.turns = Turns(lambda: 1000 * CARRIED, lambda: 1000.0)
     others = [f"dc:a6:33:00:00:{number:02x}" for number in range(int(1000 * CARRIED / ROOT_SHARE))]
     assert all(map(turns.root, others))
     api.arm(MAC)

@@ -97,7 +97,7 @@ def test_names_without_what_stands_before_them(path: str, name: str) -> None:
 
 
 def test_what_it_tells_of_whose_turn_it_is(bench: Bench) -> None:
-    turns = bench.observer.turns = Turns(1000 * CARRIED, lambda: bench.now)
+    turns = bench.observer.turns = Turns(lambda: 1000 * CARRIED, lambda: bench.now)
     for name, loading in (("bootcode.bin", 0), ("91cdf03d/start.elf", 1), ("91cdf03d/config.txt", 1)):
         bench.tell(TransferEvent("start", name, ADDRESS), TransferEvent("done", name, ADDRESS))
         assert turns.standing.files == loading, name

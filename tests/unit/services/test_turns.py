@@ -13,7 +13,7 @@ from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.services.admission import EEPROM, FILES_SHARE
 from kestrelpi.services.dhcp.packet import Kind
 from kestrelpi.services.dhcp.proxy import Proxy
-from kestrelpi.services.turns import CARRIED, Turns, link_speed
+from kestrelpi.services.turns import CARRIED, Turns, link_speed, turns_of
 from tests.unit.services.dhcp_bytes import BOOTCODE, EEPROM_4, MAC_3B, MAC_4, ROM_3B, Bench, message, node
 
 CONFIG = "network: {address: 10.77.0.1/24, interface: eth1}\n"
@@ -28,7 +28,7 @@ class Crowd:
     gone: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.turns = Turns(1000 * CARRIED, lambda: self.now)
+        self.turns = Turns(lambda: 1000 * CARRIED, lambda: self.now)
         self.turns.called = self.called.extend
         self.turns.gone = self.gone.extend
         self.now += 100
@@ -113,7 +113,15 @@ def test_who_gave_up_is_named(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(
     ("said", "configured", "mbit"),
-    [("1000\n", 0, 1000), ("100\n", 0, 100), ("100\n", 2500, 2500), ("-1\n", 0, 1000), ("", 0, 1000), (None, 0, 1000)],
+    [
+        ("1000\n", 0, 1000),
+        ("100\n", 0, 100),
+        ("100\n", 2500, 2500),
+        ("-1\n", 0, 1000),
+        ("10\n", 0, 1000),
+        ("", 0, 1000),
+        (None, 0, 1000),
+    ],
 )
 def test_how_fast_the_link_is(tmp_path: Path, said: str | None, configured: int, mbit: int) -> None:
     if said is not None:
@@ -121,3 +129,18 @@ def test_how_fast_the_link_is(tmp_path: Path, said: str | None, configured: int,
         (tmp_path / "eth1/speed").write_text(said)
     config = parse(CONFIG.replace("eth1}", f"eth1, speed: {configured}}}"))
     assert link_speed(config, "eth1", tmp_path) == pytest.approx(mbit * CARRIED)
+
+
+def test_a_cable_that_is_plugged_in_later_counts() -> None:
+    now, mbit = 0.0, 100
+    turns = Turns(lambda: mbit * CARRIED, lambda: now)
+    assert turns.standing.link == pytest.approx(100 * CARRIED)
+    now, mbit = 6.0, 10_000
+    turns.look()
+    assert turns.standing.link == pytest.approx(10_000 * CARRIED)
+
+
+@pytest.mark.parametrize("text", ["{admission: false}", "{listen: 127.0.0.1}"])
+def test_nobody_waits_where_there_is_no_link_or_nobody_wants_it(text: str) -> None:
+    assert turns_of(parse(f"{CONFIG}services: {text}\n")) is None
+    assert turns_of(parse(CONFIG)) is not None
