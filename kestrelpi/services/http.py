@@ -77,6 +77,11 @@ def application(
         log.warning("refused %s to %s: %s", request.url.path, request.client.host if request.client else "us", error)
         return PlainTextResponse(f"{error}\n", status_code=getattr(error, "status", 400))
 
+    async def failed(request: Request, error: Exception) -> Response:
+        """Something here is not as it should be, such as a module's file: the node's console says so too."""
+        log.error("can't answer %s: %s", request.url.path, error)
+        return PlainTextResponse(f"{error}\n", status_code=503)
+
     routes = [
         Route("/v1/time", time),
         Route("/v1/stage/{stage}", stage, methods=["POST"]),
@@ -86,7 +91,7 @@ def application(
         Route("/v1/status", show_status),
         Route("/metrics", show_metrics),
     ]
-    return Starlette(routes=routes, exception_handlers={Refused: refused})
+    return Starlette(routes=routes, exception_handlers={Refused: refused, UserError: failed})
 
 
 def client(request: Request) -> Client:

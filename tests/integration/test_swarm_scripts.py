@@ -13,7 +13,7 @@ import pytest
 
 from kestrelpi import run
 from kestrelpi.config import load
-from kestrelpi.nodes.files import RuntimeFiles
+from kestrelpi.nodes.files import FRESH, RuntimeFiles
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from tests.integration.namespaces import Namespace, network
@@ -199,6 +199,24 @@ def test_only_the_manager_says_how_to_join_and_only_with_its_key(site: Site) -> 
     assert "no answer" in site.first.refused(
         "echo KESTRELPI_HTTP_PORT=1 >>/run/kestrelpi/boot.env; kept get swarm join\n"
     )
+
+
+def test_a_frontend_that_cannot_tell_is_no_frontend_that_has_nothing(site: Site) -> None:
+    """Or the node would join as a new one."""
+    site.first.boot("swarm-state fetch\n" + JOINED)
+    broken = Paths(site.root).etc / "modules/broken/module.yaml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("name: broken\nnonsense: 1\n")
+    time.sleep(FRESH)
+    try:
+        said = site.first.refused("kept get swarm state\n")
+    finally:
+        broken.unlink()
+        broken.parent.rmdir()
+    assert "503" in said
+    assert "nonsense" in said
+    time.sleep(FRESH)
+    assert "certificate" in site.first.boot("swarm-state fetch\n" + SHOW)
 
 
 def test_the_manager_makes_the_swarm_and_the_others_join_it(site: Site) -> None:
