@@ -202,7 +202,7 @@ def test_a_second_build_at_the_same_time_is_told_who_builds(paths: Paths, script
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    with pytest.raises(UserError, match=f"locked by process {process.pid}"):
+    with pytest.raises(UserError, match=rf"locked by process {process.pid} \(.* images build default\) since 2"):
         support.make(paths)
     assert process.wait() == 0
 
