@@ -14,6 +14,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.images import initramfs, kmod
 from kestrelpi.images.kept import kept
 from kestrelpi.images.manifest import BootFileInfo
+from kestrelpi.sandbox import Sandbox
 
 FIRMWARE = Path("usr/lib/raspi-firmware")
 DEVICE_TREES = ("usr/lib/linux-image-{kernel}/broadcom", "usr/lib/modules/{kernel}/dtb/broadcom")
@@ -88,7 +89,7 @@ def write_gzip(plain: bytes, packed: Path) -> None:
     image = packed.with_name(f"{packed.name}.image")
     image.write_bytes(plain)
     try:
-        run.run(["libdeflate-gzip", "-12", "-f", image])
+        run.run(Sandbox().argv(["libdeflate-gzip", "-12", "-f", image]))  # so that it ends with us, however we end
         image.with_name(f"{image.name}.gz").rename(packed)
     finally:
         image.unlink(missing_ok=True)

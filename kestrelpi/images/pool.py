@@ -13,6 +13,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.images.deb822 import find, text_of
 from kestrelpi.images.lock import DEBIAN, SECURITY, Package, Section, package
 from kestrelpi.images.mirror import Mirror
+from kestrelpi.sandbox import Sandbox
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
 ORIGIN = "kestrelpi-lock"
@@ -36,8 +37,9 @@ def fetch(
     for one in missing:
         (partial / one.file).unlink(missing_ok=True)
         words += [uri(one, mirror), partial / one.file, f"SHA256:{one.sha256}"]
+    command = [APT_HELPER, "-o", "APT::Sandbox::User=root", "download-file", *words]
     try:
-        run.stream([APT_HELPER, "-o", "APT::Sandbox::User=root", "download-file", *words], log, line=line)
+        run.stream(Sandbox().argv(command), log, line=line)  # so that it ends with us, however we end
     except run.CommandFailed as error:
         raise gone([one for one in missing if not is_right(partial / one.file, one)], error) from error
     finally:

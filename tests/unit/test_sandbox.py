@@ -67,3 +67,8 @@ def test_no_capability_is_kept_that_undoes_the_enclosure() -> None:
 def test_devices_on_an_overlay_open_nothing() -> None:
     options = overlay([Path("low")], Path("up"), Path("work"), Path("/r"))[4].split(",")
     assert "nodev" in options
+
+
+def test_a_long_command_is_not_put_into_one_word() -> None:
+    words = [f"http://mirror.example.org/debian/pool/main/{number}.deb" for number in range(5000)]
+    assert Sandbox().argv(["fetch", *words])[-5001:] == ["fetch", *words]
