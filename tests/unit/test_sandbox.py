@@ -25,7 +25,7 @@ def enclosed(line: str) -> tuple[str, set[str], list[str], list[str]]:
 
 
 def test_a_chroot_is_its_own_root_with_few_writable_mounts() -> None:
-    root, kept, writable, command = enclosed(script(Sandbox().chroot(Path("/r"), ["true"], {"A": "b"}))[-1])
+    root, kept, writable, command = enclosed(script(Sandbox((("true",),)).chroot(Path("/r"), ["true"], {"A": "b"}))[-1])
     assert (root, command) == ("/r", ["true"])
     assert writable == ["/r", "/r/dev", "/r/run", "/r/tmp"]
     assert "chown" in kept
