@@ -63,6 +63,8 @@ class Board:
     """Bytes."""
     tries: int = 0
     late_files: int = 0
+    cut: bool = False
+    """Whether one of its transfers ended with the server's process."""
     ready: float | None = None
 
 
@@ -73,16 +75,40 @@ class Room:
         """`held`: the server keeps Pis waiting until it is their turn."""
         self.boards, self.link = boards, link
         self.now = 0.0
-        self.turns = Turns(lambda: link.capacity, lambda: self.now) if held else None
+        self._with_turns = held
+        self._start()
         if self.turns:
             self.turns.admission.started -= LISTENING
-            self.turns.called = self._called
-        self.frontend = Frontend([board.pi for board in boards], self.turns)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._listening: dict[str, Callable[[bytes], None]] = {}
         self._sending: dict[str, bytes] = {}
+        self._transfers: dict[int, Board] = {}
+        """Those over TFTP, by the number of their flow."""
         self._left = len(boards)
+
+    def _start(self) -> None:
+        """A server that knows nothing of what was before."""
+        self.serving = True
+        self.turns = Turns(lambda: self.link.capacity, lambda: self.now) if self._with_turns else None
+        if self.turns:
+            self.turns.called = self._called
+        self.frontend = Frontend([board.pi for board in self.boards], self.turns)
+
+    def kill(self, at: float, seconds: float) -> None:
+        """Let the server's process die at `at`, and start again `seconds` later."""
+
+        def die() -> None:
+            self.serving = False
+            self.frontend = Frontend([], None)
+            self._sending.clear()
+            for number, board in self._transfers.items():
+                board.cut = True
+                self.link.cut(number, self.now)
+            self._transfers.clear()
+
+        self._at(at, die)
+        self._at(at + seconds, self._start)
 
     def run(self) -> None:
         """Until every Pi is up or dead."""
@@ -106,6 +132,7 @@ class Room:
     def _tick(self) -> None:
         if self.frontend.turns:
             self.frontend.turns.look()
+        if self._with_turns:
             self._at(self.now + EVERY, self._tick)
 
     def _called(self, macs: Sequence[str]) -> None:
@@ -153,27 +180,36 @@ class Room:
                     resume(result)
 
             self._listening[mac] = end
-            self._deliver(mac, self.frontend.receive(raw, self.now))
+            self._deliver(mac, self.frontend.receive(raw, self.now) if self.serving else None)
             self._at(self.now + seconds, lambda: end(None))
 
         return wait
 
-    def _load(self, size: float, most: float, limit: float = float("inf")) -> Wait:
-        """Take `size` bytes from the link; True, or False when it took longer than `limit`."""
+    def _read(self, size: float, most: float) -> Wait:
+        """Take `size` bytes of the root, however long it takes."""
+
+        def wait(resume: Resume) -> None:
+            self.link.add(size, most, lambda: resume(True), self.now)
+
+        return wait
+
+    def _transfer(self, board: Board, size: float, most: float, limit: float) -> Wait:
+        """Take `size` bytes of a file; True, or False when they weren't there after `limit` seconds."""
 
         def wait(resume: Resume) -> None:
             over: list[object] = []
 
             def end(result: bool) -> None:
-                if not over:
-                    over.append(result)
-                    if not result:
-                        self.link.cut(number, self.now)
-                    resume(result)
+                if over:
+                    return
+                over.append(result)
+                if self._transfers.pop(number, None) and not result:
+                    self.link.cut(number, self.now)
+                resume(result)
 
             number = self.link.add(size, most, lambda: end(True), self.now)
-            if limit < float("inf"):
-                self._at(self.now + limit, lambda: end(False))
+            self._transfers[number] = board
+            self._at(self.now + limit, lambda: end(False))
 
         return wait
 
@@ -192,16 +228,19 @@ class Room:
             yield self._sleep(profile.timers.again)
         self.frontend.reached(board.pi.mac, Stage.KERNEL)
         yield self._sleep(KERNEL)
-        while not self.frontend.root(board.pi.mac):
+        while not self._root(board.pi.mac):
             yield self._sleep(ANSWER)
-            if self.frontend.root(board.pi.mac):
+            if self._root(board.pi.mac):
                 break
             yield self._sleep(PAUSE)
         self.frontend.reached(board.pi.mac, Stage.ROOT)
-        yield self._load(board.root, RATES.get(board.pi.model, OTHERS)[1])
+        yield self._read(board.root, RATES.get(board.pi.model, OTHERS)[1])
         board.ready = self.now
         self.frontend.reached(board.pi.mac, Stage.READY)
         return True
+
+    def _root(self, mac: str) -> bool:
+        return self.serving and self.frontend.root(mac)
 
     def _loader(self, board: Board) -> Steps:
         """The boot loader's stages; False: it gave up."""
@@ -242,7 +281,10 @@ class Room:
         for size in sizes:
             if sizes is not ROM_FILES:
                 self.frontend.reached(board.pi.mac, Stage.FIRMWARE)
-            if not (yield self._load(size, most, traits.file_timeout)):
+            asked = self.now
+            while not self.serving and self.now - asked < traits.file_timeout:
+                yield self._sleep(traits.retry)
+            if not (yield self._transfer(board, size, most, asked + traits.file_timeout - self.now)):
                 board.late_files += 1
                 return False
         return True

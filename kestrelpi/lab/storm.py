@@ -26,6 +26,8 @@ class Outcome:
     tries: int
     late_files: int
     """Files that missed their time limit."""
+    cut: bool
+    """Whether one of its transfers ended with the server's process."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,28 @@ MIXED = ("3B", "3B+", "4", "4", "4-old", "CM4", "5", "5")
 """The models of a mixed room, over and over: a quarter are Pi 3."""
 
 
-def storm(count: int, *, held: bool = True, models: Sequence[str] = MIXED, mbit: int = GIGABIT) -> Result:
-    """Switch on `count` Pis at once on a link of `mbit` Mbit/s; `held`: with turns. Same arguments: same room."""
+def storm(
+    count: int,
+    *,
+    held: bool = True,
+    models: Sequence[str] = MIXED,
+    mbit: int = GIGABIT,
+    killed: tuple[float, float] | None = None,
+) -> Result:
+    """Switch on `count` Pis at once on a link of `mbit` Mbit/s. The same arguments give the same room.
+
+    `held`: with turns; `killed`: when the server's process dies, and the seconds until it runs again.
+    """
     dice = random.Random(count)
     pis = [pi_of(number, models[number % len(models)]) for number in range(count)]
     boards = [Board(pi, dice.uniform(0, SPREAD), dice.uniform(*ROOT)) for pi in pis]
     carrier = FairLink(mbit * CARRIED)
     room = Room(boards, carrier, held)
+    if killed:
+        room.kill(*killed)
     room.run()
     return Result(
-        [Outcome(one.pi.model, one.ready, one.tries, one.late_files) for one in boards],
+        [Outcome(one.pi.model, one.ready, one.tries, one.late_files, one.cut) for one in boards],
         sum(one.root + sum(FILES[one.pi.profile.family]) for one in boards),
         carrier.carried,
         carrier.capacity,

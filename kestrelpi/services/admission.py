@@ -120,7 +120,7 @@ class Admission:
 
     link: float
     started: float
-    """When we began to listen: who was heard soon after that may have asked for long."""
+    """When DHCP began to listen: who was heard soon after that may have asked for long."""
     counters: Counter[str] = field(default_factory=Counter)
     """let_in; held, held_root: had to wait; late: let in although there was no room, as its time ended; gave_up."""
     _files: dict[str, float] = field(default_factory=dict)

@@ -42,6 +42,10 @@ class Turns:
         self.gone: Callable[[Sequence[str]], None] = lambda macs: None
         self._clock = clock
 
+    def begin(self) -> None:
+        """DHCP listens from now on."""
+        self.admission.started = self._clock()
+
     def ask(self, mac: str, patience: Patience, xid: int) -> bool:
         """A boot loader sent a DISCOVER: whether it gets its offer now; else `called` hears of it when it does."""
         return self.admission.ask(mac, patience, xid, self._clock())

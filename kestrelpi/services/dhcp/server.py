@@ -19,6 +19,7 @@ from kestrelpi.nodes import leases
 from kestrelpi.nodes.boots import Kind as Sign
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.models import Identity
+from kestrelpi.services.admission import REMEMBERED
 from kestrelpi.services.dhcp import probe, wire
 from kestrelpi.services.dhcp.answer import Answer, Directory
 from kestrelpi.services.dhcp.book import LeaseBook
@@ -124,6 +125,8 @@ class DhcpServer:
         loop.add_reader(self._sock, self._readable, self._sock)
         if self._link:
             loop.add_reader(self._link, self._heard, self._link)
+        if self._turns:
+            self._turns.begin()
         self._writer = asyncio.create_task(self._write_leases())
 
     async def stop(self) -> None:
@@ -162,14 +165,7 @@ class DhcpServer:
             await asyncio.to_thread(leases.write, self._file, self._book.all())
 
     def _readable(self, sock: socket.socket) -> None:
-        for _ in range(A_TURN):
-            try:
-                packet, source = sock.recvfrom(2048)
-            except BlockingIOError:
-                return
-            except OSError as error:  # an ICMP error for something sent earlier
-                log.debug("dhcp: %s", error)
-                continue
+        for packet, source in wire.arrived(sock, A_TURN):
             self._received(packet, source)
 
     def _received(self, packet: bytes, source: Source) -> None:
@@ -188,6 +184,8 @@ class DhcpServer:
         answer = self._policy.answer(asked, now)
         if answer is None and self._turns and self._turns.waits(asked.mac):
             self._cancel(asked.mac)
+            if len(self._held) >= REMEMBERED:  # some of them were let in without asking again
+                self._held = {mac: one for mac, one in self._held.items() if self._turns.waits(mac)}
             self._held[asked.mac] = asked, source
         else:
             self._held.pop(asked.mac, None)
@@ -281,14 +279,7 @@ class DhcpServer:
 
     def _heard(self, link: socket.socket) -> None:
         """Something went from a DHCP server to a client: was it another server's?"""
-        for _ in range(A_TURN):
-            try:
-                raw, (_, _, direction, *_) = link.recvfrom(2048)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                log.debug("dhcp: %s", error)
-                return
+        for raw, (_, _, direction, *_) in wire.arrived(link, A_TURN):
             if direction == socket.PACKET_OUTGOING:  # our own frames, which a packet socket hears too
                 continue
             try:

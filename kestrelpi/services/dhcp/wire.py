@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import socket
 import struct
+from collections.abc import Iterator
 from ipaddress import IPv4Address
+from typing import Any
 
 from kestrelpi.errors import UserError
 from kestrelpi.run import run
+
+log = logging.getLogger("kestrelpi")
 
 CLIENT_PORT = 68
 SERVER_PORT = 67
@@ -101,6 +106,17 @@ def foreign_filter() -> bytes:
         (done, 0, 0, 0xFFFF),
     )
     return b"".join(struct.pack("HBBI", *line) for line in code)
+
+
+def arrived(sock: socket.socket, most: int) -> Iterator[tuple[bytes, Any]]:
+    """What waits on a socket, and where each packet came from; at most `most` of them. Doesn't block."""
+    for _ in range(most):
+        try:
+            yield sock.recvfrom(2048)
+        except BlockingIOError:
+            return
+        except OSError as error:  # an ICMP error for something sent earlier, or the link went down
+            log.debug("dhcp: %s", error)
 
 
 def destination(relay: IPv4Address, source: Source, port: int) -> Source:

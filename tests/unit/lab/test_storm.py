@@ -71,5 +71,17 @@ def test_a_room_of_pi_3_which_try_only_once() -> None:
     assert storm(50, models=("3B",), mbit=100, held=False).booted == 0
 
 
+@pytest.mark.parametrize(("count", "killed"), [(200, (9.0, 4.0)), (150, (20.0, 5.0))])
+def test_a_server_that_dies_in_the_middle_loses_no_pi_that_its_timers_let_live(
+    count: int, killed: tuple[float, float]
+) -> None:
+    """A Pi 3 whose transfer ends with the server's process has no second try; every other Pi comes up."""
+    result = storm(count, killed=killed)
+    assert any(one.cut for one in result.outcomes)
+    for one in result.outcomes:
+        assert one.ready is not None or (one.cut and one.model.startswith("3")), one
+        assert one.late_files <= one.cut
+
+
 def test_the_room_is_mixed() -> None:
     assert {one.model for one in storm(len(MIXED)).outcomes} == set(MIXED)
