@@ -34,7 +34,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def chart(title: str, across: str, up: str, series: Mapping[str, Points], limit: tuple[str, Points]) -> str:
-    """The SVG. `limit` is drawn dashed: what no line can be below."""
+    """The SVG. `limit` is drawn dashed, for comparison."""
     every = [point for points in (*series.values(), limit[1]) for point in points]
     x = Axis(min(x for x, _ in every) / 1.1, max(x for x, _ in every) * 1.1, LEFT, WIDTH - RIGHT)
     y = Axis(min(y for _, y in every) / 1.3, max(y for _, y in every) * 1.3, HEIGHT - BOTTOM, TOP)
