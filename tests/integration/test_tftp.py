@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -415,3 +416,67 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+DIES = """
+import os, signal, sys, time
+from functools import partial
+from pathlib import Path
+from kestrelpi.services.tftp import FolderSource, TftpProcess
+if __name__ == "__main__":
+    process = TftpProcess("127.0.0.1", int(sys.argv[1]), partial(FolderSource, Path(sys.argv[2])))
+    process.start()
+    print(process.pids[0], flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_transfer_that_runs_outlives_the_daemon_and_the_port_is_free(tmp_path: Path) -> None:
+    content = random.Random(11).randbytes(512 * 20)
+    (tmp_path / "kernel").write_bytes(content)
+    (tmp_path / "dies.py").write_text(DIES)
+    port = free_port()
+    root = Path(__file__).resolve().parent.parent.parent
+    argv = [sys.executable, str(tmp_path / "dies.py"), str(port), str(tmp_path)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+    ) as daemon, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pi:  # fmt: skip
+        assert daemon.stdin and daemon.stdout
+        worker = int(daemon.stdout.readline())
+        pi.settimeout(10)
+        assert answer(port, b"\0\1none\0octet\0")[:4] == b"\0\5\0\1", "it serves"
+        pi.sendto(b"\0\1kernel\0octet\0", ("127.0.0.1", port))
+        packet, peer = pi.recvfrom(2048)
+        daemon.stdin.write("\n")
+        daemon.stdin.flush()
+        assert daemon.wait(10) == -signal.SIGKILL
+
+        until(lambda: bindable(port), "the end of the listener")
+        got = b""
+        while True:
+            got += packet[4:]
+            pi.sendto(b"\0\4" + packet[2:4], peer)
+            if len(packet) < 516:
+                break
+            packet = pi.recv(2048)
+        assert got == content
+        until(lambda: ended(worker), "the worker's end")
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is no more, or only waits for its parent to ask how it ended."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def bindable(port: int) -> bool:
+    """Whether nobody has a UDP port of loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -2,7 +2,7 @@
 
 The parent binds the port (its errors are the user's, and no request is lost while a worker starts again) and hands the
 socket over. Workers are spawned, not forked: the parent may have threads. They tell of transfers as JSON lines over one
-pipe and end when the parent does, because their control pipe ends then.
+pipe and end when the parent does, because their control pipe ends then; transfers that run are finished.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ PIPE_BYTES = 1 << 20
 """Room for some 5,000 events, if the daemon is busy for a moment; a full pipe loses events, never transfers."""
 LONGEST_PATH = 200
 """Characters of a path in an event: a line must stay below PIPE_BUF (4096 bytes), or lines of two workers mix."""
+ORPHANED = 30.0
+"""Seconds for which a worker sends on what it was sending when the daemon died: a Pi's limit for a file."""
 RESTART_AFTER = 1.0
 """Seconds that a worker must have lived to be started again at once."""
 
@@ -177,7 +179,8 @@ def work(
     def counted(counters: Mapping[str, int]) -> None:
         tell(pipe, {"worker": number, **counters})
 
-    TftpServer("", 0, factory(), event, listener=listener, limits=limits, counted=counted).serve(control.fileno())
+    server = TftpServer("", 0, factory(), event, listener=listener, limits=limits, counted=counted)
+    server.serve(control.fileno(), ORPHANED)
 
 
 def tell(pipe: int, said: Mapping[str, object]) -> None:

@@ -30,6 +30,7 @@ blocks, each waits for a turn, and a Pi gives a file 30 s."""
 QUIET = 1.0
 """Seconds between two events about refused or malformed packets; all of them are counted."""
 COUNTERS_EVERY = 5.0
+FOR_EVER = float("inf")
 STOP, RELOAD = b"s", b"r"
 """What `serve` reads from its control descriptor; its end means STOP too."""
 
@@ -100,10 +101,11 @@ class TftpServer:
         """Bytes held in prepared packets."""
         return self._cache.held
 
-    def serve(self, stop_fd: int) -> None:
+    def serve(self, stop_fd: int, outlive: float = 0.0) -> None:
         """Serve until STOP, or the end of file, is read from `stop_fd`; RELOAD makes the source reload.
 
-        Raises UserError when the port can't be had.
+        At the end of file (whoever started us died) transfers may go on for `outlive` seconds, without the port: a Pi 3
+        in the middle of a file would be dead. Raises UserError when the port can't be had.
         """
         listener = self.listener or open_listener(self.listen, self.port)
         with listener, select.epoll() as poll:
@@ -111,16 +113,22 @@ class TftpServer:
             poll.register(stop_fd, select.EPOLLIN)
             self._poll = poll
             try:
-                self._loop(listener, stop_fd)
+                if self._loop(listener, stop_fd) == b"" and outlive:
+                    poll.unregister(stop_fd)
+                    poll.unregister(listener)
+                    listener.close()
+                    self._loop(listener, stop_fd, self.clock() + outlive)
             finally:
                 for transfer in list(self._transfers.values()):
                     self._forget(transfer)
 
-    def _loop(self, listener: socket.socket, stop_fd: int) -> None:
+    def _loop(self, listener: socket.socket, stop_fd: int, deadline: float = FOR_EVER) -> bytes:
+        """Until told to stop; how. With a deadline: only until the last transfer ends."""
         poll, transfers, clock = self._poll.poll, self._transfers, self.clock
         listening = listener.fileno()
         timers = self._timers
-        while True:
+        now = clock()
+        while deadline == FOR_EVER or (transfers and now < deadline):
             ready = poll(self._wait())
             now = clock()
             for fd, _ in ready:
@@ -131,27 +139,27 @@ class TftpServer:
                         self._end(transfer, outcome, now)
                 elif fd == listening:
                     self._requests(listener, clock())
-                elif fd == stop_fd and self._told_to_stop(stop_fd):
-                    return
+                elif fd == stop_fd:
+                    words = os.read(stop_fd, 64)
+                    if not words or STOP in words:
+                        return words
+                    self._reload()
             while timers and timers[0][0] <= now:
                 self._tick(heapq.heappop(timers)[2], now)
             if now >= self._tell_at:
                 self._tell(now)
+        return b""
 
     def _wait(self) -> float:
         """Seconds until the next timer."""
         first = self._timers[0][0] if self._timers else float("inf")
         return max(0.0, min(first, self._tell_at) - self.clock())
 
-    def _told_to_stop(self, stop_fd: int) -> bool:
-        words = os.read(stop_fd, 64)
-        if not words or STOP in words:
-            return True
+    def _reload(self) -> None:
         try:
             self.source.reload()
         except UserError as problem:
             log.error("TFTP goes on with what it knew: %s", problem)
-        return False
 
     def _requests(self, listener: socket.socket, now: float) -> None:
         """Take what waits on the port, a bounded number of it."""
