@@ -14,7 +14,7 @@ from kestrelpi.images.layers import Layers
 from kestrelpi.images.lock import Lock
 from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.store import Generation
-from kestrelpi.images.tree import read_digests, tree_hash
+from kestrelpi.images.tree import clamp, read_digests, tree_hash
 from kestrelpi.paths import Paths
 
 
@@ -29,6 +29,16 @@ def write(draft: Path, plan: BuildPlan, layers: Layers, id: str) -> str:
         contents = sbom.Contents(plan.image, id, plan.suite, created, tree, packages)
         (draft / sbom.NAME).write_text(sbom.text_of(contents), encoding="utf-8")
     return tree
+
+
+def settle(root: Path, layers: Layers, keys: Sequence[str]) -> None:
+    """Give what was written into a flattened root the time of its packages: files of layers have it already.
+
+    A second more, for systemd's marks must be newer than /usr.
+    """
+    info = layers.info(keys[-1])
+    if info and info.epoch:
+        clamp(root, info.epoch + 1)
 
 
 def hash_root(root: Path, layers: Layers, keys: Sequence[str]) -> str:

@@ -262,6 +262,7 @@ def assemble(
         if plan.root == "nfs":
             capabilities.write_list(draft / "root")
         secret_scan.check(draft / "root", plan.settings.paths, plan.image, plan.allow_secrets)
+        account.settle(draft / "root", layers, keys)
         overlay = {name: one.path for name, one in plan.initramfs.items()}
         with ThreadPoolExecutor(1) as beside:
             packed = beside.submit(squash, plan, layers, draft, scratch)
