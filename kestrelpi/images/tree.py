@@ -19,7 +19,7 @@ DIGESTS = "digests.json"
 
 
 def tree_hash(root: Path, known: Mapping[str, str] | None = None) -> str:
-    """The tree hash of `root`. `known`: SHA-256 of files by their path below it; others are read."""
+    """The tree hash of `root`. `known`: SHA-256 of files that are hard links to a layer's, by path; others are read."""
     whole = hashlib.sha256()
     for path, status in walk(root):
         whole.update(describe(root, path, status, known or {}).encode("utf-8", "surrogateescape") + b"\0")
@@ -47,7 +47,8 @@ def describe(root: Path, path: str, status: os.stat_result, known: Mapping[str, 
     place = f"{root}/{path}"
     mode = status.st_mode
     if stat.S_ISREG(mode):
-        content = known.get(path) or file_digest(place)
+        in_layer = status.st_nlink > 1  # else it was written into the root itself
+        content = (known.get(path) if in_layer else None) or file_digest(place)
     elif stat.S_ISLNK(mode):
         content = os.readlink(place)  # noqa: PTH115 (called thousands of times)
     else:

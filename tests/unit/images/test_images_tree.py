@@ -80,4 +80,8 @@ def test_known_digests_stand_for_the_bytes(tmp_path: Path) -> None:
     known = tree.read_digests(tmp_path)
     assert set(known) == {"etc/hostname"}
     assert tree.tree_hash(root, known) == tree.tree_hash(root)
-    assert tree.tree_hash(root, {"etc/hostname": "0" * 64}) != tree.tree_hash(root)
+    wrong = {"etc/hostname": "0" * 64}
+    assert tree.tree_hash(root, wrong) == tree.tree_hash(root), "a file with one name is in no layer"
+    (tmp_path / "layer").hardlink_to(root / "etc/hostname")
+    assert tree.tree_hash(root, known) == tree.tree_hash(root)
+    assert tree.tree_hash(root, wrong) != tree.tree_hash(root)
