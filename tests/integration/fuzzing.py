@@ -4,7 +4,7 @@
 
 sends so many packets to each of DHCP, TFTP and DNS, which are made from the published captures of Pis by damaging them,
 and lets TFTP clients ask and never answer, answer slowly, or vanish. Meanwhile a registered Pi gets its address, a file
-of 1 MB and names, again and again. Prints one JSON document: what was sent, what the Pi got, tracebacks in the log,
+of 400 KB and names, again and again. Prints one JSON document: what was sent, what the Pi got, tracebacks in the log,
 memory before, halfway and after. Runs in a network namespace of its own, as root; a packet that finds the server's
 buffer full would prove nothing, so the sender waits until it has been read.
 """
@@ -49,7 +49,7 @@ images: {{default: {{modules: []}}}}
 PI, SERIAL = "e4:5f:01:09:02:f7", "91cdf03d"
 NODES = f'nodes:\n  rpi1: {{mac: "{PI}", serial: "{SERIAL}", model: 4B, group: rpi, address: 10.77.0.11}}\n'
 GENERATION = "20261122-000000-12345678"
-KERNEL = random.Random(1).randbytes(1_000_000)
+KERNEL = random.Random(1).randbytes(400_000)
 AT_ONCE = 32
 """Packets that are sent before the server's buffer is looked at; it holds thousands."""
 LINGERING = 200
@@ -168,7 +168,7 @@ class Served:
 
 @contextmanager
 def serving(root: Path) -> Iterator[Served]:
-    """The daemon with one registered Pi and one file of 1 MB."""
+    """The daemon with one registered Pi and one file of 400 KB."""
     paths = Paths(root)
     boot = paths.images / "default/generations" / GENERATION / "boot"
     boot.mkdir(parents=True)
