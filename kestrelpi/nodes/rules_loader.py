@@ -153,7 +153,7 @@ def eeprom(seen: Seen) -> Iterator[Finding]:
             Severity.WARNING,
             f"its boot loader is old: {', '.join(dict.fromkeys(signs))}",
             "the EEPROM was never brought up to date; those before 2022-10 load slowly and no file over 67 MB",
-            f"kestrelpi nodes ssh {seen.name} rpi-eeprom-update -a, then reboot it; or Raspberry Pi Imager on a card",
+            f"kestrelpi nodes eeprom {seen.name} shows it; a card from Raspberry Pi Imager (Bootloader) renews it",
         )
 
 
