@@ -172,9 +172,26 @@ def test_what_did_not_change_is_not_left_again(site: Site) -> None:
     site.first.boot("swarm-state fetch\n" + JOINED + "swarm-state leave; swarm-state leave\n")
     assert site.log().count("rpi1 left state") == before + 1
     site.first.boot(
-        "swarm-state fetch; swarm-state leave; echo new >>$docker/swarm/docker-state.json; swarm-state leave\n"
+        "swarm-state fetch; swarm-state leave\n"
+        "mkdir $docker/swarm/worker; echo new >$docker/swarm/worker/tasks.db; swarm-state leave\n"
+        "echo new >>$docker/swarm/docker-state.json; swarm-state leave; swarm-state leave\n"
     )
-    assert site.log().count("rpi1 left state") == before + 3
+    assert site.log().count("rpi1 left state") == before + 2
+
+
+def test_the_empty_part_of_the_managers_log_costs_nothing(site: Site) -> None:
+    grow = (
+        "head -c 64000000 /dev/zero >$docker/swarm/raft; cp $docker/swarm/raft $docker/swarm/0.tmp; swarm-state leave\n"
+    )
+    site.first.boot("swarm-state fetch\n" + JOINED + grow)
+    [kept] = (Paths(site.root).secrets / "kept").rglob("swarm-state")
+    assert kept.stat().st_size < 10_000
+    assert site.first.boot("swarm-state fetch\n" + SHOW).splitlines()[-1] == "64000000"
+    assert site.first.boot("swarm-state fetch; ls $docker/swarm\n").split() == [
+        "certificates",
+        "docker-state.json",
+        "raft",
+    ]
 
 
 def test_a_disk_goes_before_the_frontend_unless_it_was_another_nodes(site: Site) -> None:

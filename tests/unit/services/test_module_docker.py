@@ -66,10 +66,10 @@ def test_dockers_command_is_a_package_of_its_own_since_debian_13(tmp_path: Path)
     paths, config = Paths(tmp_path), parse(text())
     enabled = of_image(paths, config, "default")
     lists = resolve(script_layers(paths, "node", "packages", enabled, "default"))
-    for suite, wanted in {"bookworm": {"docker.io"}, "trixie": {"docker.io", "docker-cli"}}.items():
+    for suite, wanted in {"bookworm": set(), "trixie": {"docker-cli"}}.items():
         settings = Settings("default", suite, config, paths, tmp_path, {}, enabled.options or {})
         names = read_lists([(lists["docker"].path, render(lists["docker"], settings).decode())]).names
-        assert set(names) == wanted
+        assert set(names) == {"docker.io", "apparmor"} | wanted
 
 
 def test_the_registry(tmp_path: Path) -> None:
