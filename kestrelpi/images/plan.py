@@ -21,7 +21,7 @@ from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
 
 PHASES = ("bootstrap", "install", "packages", "post-install", "configure")
-RECIPE = "1"
+RECIPE = "2"
 """Counts changes of what bootstrap and packages do, so that older layers aren't taken for theirs."""
 
 LOCK = "lock file"
