@@ -73,6 +73,7 @@ class Asking:
     """A boot loader that waits for its offer."""
 
     patience: Patience
+    registered: bool
     xid: int
     first: float
     """When it was heard first, in this or an earlier try."""
@@ -86,9 +87,10 @@ class Asking:
         return self.since + self.patience.held
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """Who comes first: those that would be dead, by the time that they have left; then who waits longest."""
-        return (False, self.ends) if self.patience.final else (True, self.first)
+    def rank(self) -> tuple[bool, bool, float]:
+        """Who comes first: nodes, as anybody can make up new Pis; of each those that would be dead, by the time that
+        they have left; then who waits longest."""
+        return not self.registered, not self.patience.final, self.ends if self.patience.final else self.first
 
     def listens(self, now: float) -> bool:
         """Whether it takes an offer between two DISCOVERs: not between two tries."""
@@ -141,8 +143,8 @@ class Admission:
         """Whether `mac` is kept waiting for its offer."""
         return mac in self._asking
 
-    def ask(self, mac: str, patience: Patience, xid: int, now: float) -> bool:
-        """A boot loader sent a DISCOVER: whether it gets its offer now."""
+    def ask(self, mac: str, patience: Patience, xid: int, now: float, registered: bool = False) -> bool:
+        """A boot loader, of a `registered` node or of a new Pi, sent a DISCOVER: whether it gets its offer now."""
         self._root.pop(mac, None)
         self._for_root.pop(mac, None)
         if mac in self._files:
@@ -153,22 +155,26 @@ class Admission:
         known = self._asking.get(mac)
         if known is None and len(self._asking) >= REMEMBERED:
             return True
-        one = self._noted(known, patience, xid, now)
-        if self._room() >= FILES_SHARE and len(self._asking) == (known is not None):
+        one = self._noted(known, patience, xid, now, registered)
+        if self._room() >= FILES_SHARE and not self._others_first(mac, registered):
             self._let_in(mac, now)
             return True
         self.counters["held"] += known is None
         self._asking[mac] = one
         return self._overdue(mac, one, now)
 
-    def _noted(self, known: Asking | None, patience: Patience, xid: int, now: float) -> Asking:
+    def _others_first(self, mac: str, registered: bool) -> bool:
+        """Whether others wait that `mac` may not overtake."""
+        return any(other != mac and one.registered >= registered for other, one in self._asking.items())
+
+    def _noted(self, known: Asking | None, patience: Patience, xid: int, now: float, registered: bool) -> Asking:
         """What is known of a boot loader after this DISCOVER."""
         if known and not known.begins_anew(xid, now):
-            known.last = now
+            known.last, known.registered = now, registered
             return known
         listened = now - self.started  # it may have asked while nobody did
         since = now - patience.seconds if listened < patience.interval + 1 else now
-        return Asking(patience, xid, known.first if known else now, since, now)
+        return Asking(patience, registered, xid, known.first if known else now, since, now)
 
     def _overdue(self, mac: str, one: Asking, now: float) -> bool:
         """Let in a Pi whose time ends, unless that would only make transfers miss their time limit."""

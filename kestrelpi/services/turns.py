@@ -46,9 +46,12 @@ class Turns:
         """DHCP listens from now on."""
         self.admission.started = self._clock()
 
-    def ask(self, mac: str, patience: Patience, xid: int) -> bool:
-        """A boot loader sent a DISCOVER: whether it gets its offer now; else `called` hears of it when it does."""
-        return self.admission.ask(mac, patience, xid, self._clock())
+    def ask(self, mac: str, patience: Patience, xid: int, registered: bool = False) -> bool:
+        """A boot loader, of a `registered` node or of a new Pi, sent a DISCOVER: whether it gets its offer now.
+
+        Else `called` hears of it when it does.
+        """
+        return self.admission.ask(mac, patience, xid, self._clock(), registered)
 
     def waits(self, mac: str) -> bool:
         """Whether `mac` is kept waiting for its offer."""

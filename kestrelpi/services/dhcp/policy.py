@@ -91,13 +91,13 @@ class Policy:
         if not client.served:
             self.counters["ignored"] += 1
             return None
-        if client.boot and asked.pxe and not self._its_turn(asked):
+        if client.boot and asked.pxe and not self._its_turn(asked, client.node is not None):
             return None
         return self._offer(asked, client, now)
 
-    def _its_turn(self, asked: Message) -> bool:
+    def _its_turn(self, asked: Message, registered: bool) -> bool:
         """Whether a boot loader may load now; if not, `called` makes its offer when it may."""
-        if self.turns is None or self.turns.ask(asked.mac, self._patience(asked), asked.xid):
+        if self.turns is None or self.turns.ask(asked.mac, self._patience(asked), asked.xid, registered):
             return True
         self.counters["held"] += 1
         self.note(asked.mac, Sign.HELD, FOR_OFFER)

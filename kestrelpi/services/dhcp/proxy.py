@@ -38,7 +38,7 @@ class Proxy(Policy):
         if not client.boot or (asked.giaddr != NOWHERE and asked.giaddr not in self.site.network):
             self.counters["ignored"] += 1
             return None
-        return self.called(asked, now) if self._its_turn(asked) else None
+        return self.called(asked, now) if self._its_turn(asked, client.node is not None) else None
 
     def called(self, asked: Message, now: float) -> Answer | None:
         """The offer for a DISCOVER that may have been kept waiting."""

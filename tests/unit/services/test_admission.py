@@ -39,8 +39,8 @@ class Bench:
     def __post_init__(self) -> None:
         self.admission = Admission(self.link, 0.0)
 
-    def ask(self, number: int, patience: Patience = EEPROM, xid: int = 7) -> bool:
-        return self.admission.ask(mac(number), patience, xid, self.now)
+    def ask(self, number: int, patience: Patience = EEPROM, xid: int = 7, registered: bool = False) -> bool:
+        return self.admission.ask(mac(number), patience, xid, self.now, registered)
 
     def turn(self) -> list[str]:
         return self.admission.turn(self.now)[0]
@@ -261,3 +261,16 @@ def test_what_is_remembered_is_bounded() -> None:
     bench.turn()
     standing = bench.admission.standing
     assert (standing.files, standing.waiting_files) == (0, 0)
+
+
+def test_nodes_come_before_pis_that_nobody_knows() -> None:
+    bench = Bench()
+    bench.fill()
+    flood = range(3000)
+    assert not any(bench.ask(number, ROM if number % 2 else EEPROM) for number in flood)
+    assert not bench.ask(5000, registered=True)
+    bench.reach(10_000, Stage.KERNEL)
+    assert bench.turn() == [mac(5000)]
+    bench.reach(10_001, Stage.KERNEL)
+    assert not bench.ask(5001), "others came first"
+    assert bench.ask(5002, registered=True), "no other node waits"
