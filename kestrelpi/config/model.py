@@ -136,7 +136,7 @@ class Image:
     """When a new generation becomes the one that nodes boot: at once, or once it booted in the lab."""
     canary: str = ""
     """A group that gets new generations first; the others get them by `kestrelpi images publish`."""
-    root: RootKind = "nfs"
+    root: RootKind = "squashfs"
     """How nodes mount it: as compressed files from NFS, or as a folder over NFS."""
 
 
