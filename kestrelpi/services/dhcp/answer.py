@@ -22,7 +22,7 @@ class Directory(Protocol):
 class Turns(Protocol):
     """Who may load now."""
 
-    def ask(self, mac: str, patience: Patience, xid: int) -> bool: ...
+    def ask(self, mac: str, patience: Patience, xid: int, registered: bool = False) -> bool: ...
 
 
 @dataclass(frozen=True)
