@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -186,7 +187,13 @@ class Manifest:
 
 def read_manifest(path: Path) -> tuple[Manifest, Document]:
     """The file `path`; raises ConfigError with file:line."""
-    manifest, document = read(path.read_text(encoding="utf-8"), str(path), Manifest)
+    return _parsed(path.read_text(encoding="utf-8"), str(path))
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, where: str) -> tuple[Manifest, Document]:
+    """Kept, because a command asks for its images' modules again and again."""
+    manifest, document = read(text, where, Manifest)
     for name, option in manifest.options.items():
         if option.type == "choice" and option.default not in option.choices:
             document.fail(("options", name), f"the default {option.default!r} is none of the choices")

@@ -13,7 +13,7 @@ from kestrelpi.errors import ConfigError
 from kestrelpi.images import mirror
 from kestrelpi.images.module_file import MANIFEST, Manifest, read_manifest
 from kestrelpi.images.options import BadOption, Value, text_of, values, variable
-from kestrelpi.images.overrides import DOCUMENTATION, Layer, resolve
+from kestrelpi.images.overrides import DOCUMENTATION, Layer, resolve, resolve_one
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.templates import render_text
 
@@ -97,7 +97,7 @@ def available(paths: Paths, data: Path | None = None) -> dict[str, Module]:
     names = {folder.name for base in bases if base.is_dir() for folder in base.iterdir() if folder.is_dir()}
     for name in sorted(names):
         folders = tuple(base / name for base in bases if (base / name).is_dir())
-        winner = resolve([Layer(folder, "module") for folder in folders]).get(MANIFEST)
+        winner = resolve_one([Layer(folder, "module") for folder in folders], MANIFEST)
         if winner is None:
             continue  # an empty module.yaml removes the module, as an empty file removes a script
         manifest, document = read_manifest(winner.path)

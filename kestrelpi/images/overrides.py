@@ -59,16 +59,30 @@ def resolve_all(layers: Sequence[Layer]) -> dict[str, Resolved]:
     for layer in layers:
         for path in _files(layer.folder):
             name = str(path.relative_to(layer.folder)).removesuffix(TEMPLATE)
-            weaker = found.get(name)
-            found[name] = Resolved(
-                name=name,
-                path=path,
-                origin=layer.origin,
-                overrides=(weaker.path, *weaker.overrides) if weaker else (),
-                module=layer.module or (weaker.module if weaker else None),
-                removed=not path.is_symlink() and path.stat().st_size == 0,
-            )
+            found[name] = _over(found.get(name), layer, name, path)
     return dict(sorted(found.items()))
+
+
+def resolve_one(layers: Sequence[Layer], name: str) -> Resolved | None:
+    """Like `resolve` for a single name, without a look at all others; None: there is none, or it was removed."""
+    found: Resolved | None = None
+    for layer in layers:
+        for path in (layer.folder / name, layer.folder / f"{name}{TEMPLATE}"):
+            if path.is_file() or path.is_symlink():
+                found = _over(found, layer, name, path)
+    return None if found is None or found.removed else found
+
+
+def _over(weaker: Resolved | None, layer: Layer, name: str, path: Path) -> Resolved:
+    """`path` of `layer` in the place of `weaker`."""
+    return Resolved(
+        name=name,
+        path=path,
+        origin=layer.origin,
+        overrides=(weaker.path, *weaker.overrides) if weaker else (),
+        module=layer.module or (weaker.module if weaker else None),
+        removed=not path.is_symlink() and path.stat().st_size == 0,
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:

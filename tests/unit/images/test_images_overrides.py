@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kestrelpi.images.module_file import Manifest
 from kestrelpi.images.modules import Module
-from kestrelpi.images.overrides import Layer, resolve, resolve_all
+from kestrelpi.images.overrides import Layer, resolve, resolve_all, resolve_one
 from kestrelpi.images.sources import overlay_layers, script_layers
 from kestrelpi.paths import Paths
 
@@ -44,6 +44,16 @@ def test_an_empty_file_removes(tmp_path: Path) -> None:
     removed = resolve_all(layers(tmp_path))["50-b"]
     assert removed.removed
     assert removed.overrides == (tmp_path / "builtin/50-b",)
+
+
+def test_one_name_is_found_as_among_all(tmp_path: Path) -> None:
+    put(tmp_path / "builtin/50-b")
+    put(tmp_path / "module/50-b.j2")
+    put(tmp_path / "user/60-c", "")
+    put(tmp_path / "builtin/60-c")
+    assert resolve_one(layers(tmp_path), "50-b") == resolve(layers(tmp_path))["50-b"]
+    assert resolve_one(layers(tmp_path), "60-c") is None
+    assert resolve_one(layers(tmp_path), "absent") is None
 
 
 def test_a_stronger_layer_brings_a_removed_name_back(tmp_path: Path) -> None:
