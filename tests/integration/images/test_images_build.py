@@ -161,7 +161,7 @@ def test_a_failing_script_keeps_the_current_generation(paths: Paths, script: Scr
     assert str(path) in message
     assert "it is the flux capacitor" in message
     assert "status 7" in message
-    log = Path(message.rsplit("the whole log: ", 1)[1])
+    log = Path(message.rsplit("the whole log: ", 1)[1].splitlines()[0])
     assert "flux capacitor" in log.read_text()
     current = Store(paths).current("default")
     assert current is not None
