@@ -317,7 +317,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(40_000):
         mac = f"dc:a6:32:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
         limit.allows(mac, bench.now)
-        if number < 20_000:
+        if number < 17_000:
             bench.ask(message(EEPROM_4, mac))
     assert len(limit._left) <= 16384
     assert len(bench.policy._seen) <= 16384
