@@ -7,7 +7,7 @@ from pathlib import Path
 from kestrelpi import enclosure, sandbox
 from kestrelpi.sandbox import Sandbox, overlay
 
-STAGE = Path("/work/host")
+STAGE = Path("/stage/host")
 
 
 def script(argv: list[str]) -> list[str]:
@@ -35,22 +35,22 @@ def test_a_chroot_is_its_own_root_with_few_writable_mounts() -> None:
 def test_beside_shows_the_host_and_binds_what_may_be_written() -> None:
     box = Sandbox().beside(STAGE, ["true"], [Path("/a/root"), Path("/a/root/run"), Path("/b")])
     lines = script(box)
-    assert "mount --rbind / /work/host" in lines
-    assert "mount --rbind /a/root /work/host/a/root" in lines
+    assert "mount --rbind / /stage/host" in lines
+    assert "mount --rbind /a/root /stage/host/a/root" in lines
     assert not any(line.startswith("mount --rbind /a/root/run") for line in lines), "it comes with the mount above it"
     root, _, writable, _ = enclosed(lines[-1])
-    assert root == "/work/host"
-    assert writable[-3:] == ["/work/host/a/root", "/work/host/a/root/run", "/work/host/b"]
+    assert root == "/stage/host"
+    assert writable[-3:] == ["/stage/host/a/root", "/stage/host/a/root/run", "/stage/host/b"]
 
 
 def test_what_lies_in_hidden_folders_is_shown_again_read_only() -> None:
     box = Sandbox().beside(STAGE, ["true"], [], [Path("/tmp/project"), Path("/srv/project")])
     lines = script(box)
-    assert lines.index("mount --rbind /tmp/project /work/host/tmp/project") > lines.index(
-        "mount -t tmpfs -o mode=1777 tmpfs /work/host/tmp"
+    assert lines.index("mount --rbind /tmp/project /stage/host/tmp/project") > lines.index(
+        "mount -t tmpfs -o mode=1777 tmpfs /stage/host/tmp"
     )
     assert not any("/srv/project" in line for line in lines), "it is there anyway"
-    assert "/work/host/tmp/project" not in enclosed(lines[-1])[2]
+    assert "/stage/host/tmp/project" not in enclosed(lines[-1])[2]
 
 
 def test_only_who_makes_a_root_may_make_devices() -> None:
