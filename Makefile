@@ -8,6 +8,7 @@ NODES ?= 2
 MODEL ?= 4
 KEEP ?=
 FUZZ ?= 1000000
+COMPARE ?= mmdebstrap,naive
 SCRIPTS = scripts/prepare scripts/run-tests .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
 
 .PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-boot bench-boot-services bench-fleet bench-fibo clean
@@ -53,8 +54,8 @@ format: prepare  ## Format the code
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the naive recipe (which takes half an hour)
-	.venv/bin/python benches/build.py
+bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the naive recipe, half an hour (COMPARE= without)
+	.venv/bin/python benches/build.py --compare "$(COMPARE)"
 
 bench-boot: prepare  ## What a node reads from power-on to its login prompt, beside a stock NFS root
 	.venv/bin/python benches/boot.py

@@ -224,7 +224,9 @@ def main() -> None:
         timings = [*from_nothing(bench, options.again), *rebuilds(bench)]
         print_table(("BUILD", "SECONDS", "CPU", "TARGET", "RAN"), [one.row for one in timings])
         print_table(("DISK", "", "TARGET"), list(disk_rows(bench)))
-        print_table(("OTHER WAYS", "SECONDS", "CPU", "OURS TAKES", "TARGET"), list(compare(bench, names, timings[0])))
+        if names:
+            rows = list(compare(bench, names, timings[0]))
+            print_table(("OTHER WAYS", "SECONDS", "CPU", "OURS TAKES", "TARGET"), rows)
     finally:
         if not options.root:
             remove_tree(root)
