@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,8 +21,8 @@ from kestrelpi.lab.network import BRIDGE
 from kestrelpi.nodes.boots import Stage, file_of, read
 from kestrelpi.paths import Paths
 from tests import prometheus
-from tests.integration.test_lab_dnsmasq import SIZES, Bench
-from tests.integration.test_lab_serve import CONFIG, GENERATION, MORE
+from tests.integration.test_lab_dnsmasq import Bench
+from tests.integration.test_lab_serve import CONFIG, GENERATION, furnish
 
 BPDU = (
     "0180c2000000 001c0e877804 0026 424203 0000 00 00 00 8001001c0e878500 00000004 8064001c0e877800 "
@@ -79,15 +78,7 @@ class Ward(Bench):
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     folder = tmp_path_factory.mktemp("ward")
     paths = Paths(folder / "root")
-    paths.etc.mkdir(parents=True)
-    paths.config.write_text(CONFIG)
-    image = paths.images / "default"
-    for name, size in (SIZES | MORE).items():
-        path = image / "generations" / GENERATION / "boot" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(size))
-    (image / "generations" / GENERATION / "root").mkdir()
-    (image / "current").symlink_to(f"generations/{GENERATION}")
+    furnish(paths, CONFIG)
     with Lab(paths, parse(CONFIG), attached=True) as lab:
         made = Ward(lab.network, folder)
         made.lab = lab

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,10 +24,9 @@ from kestrelpi.nodes.registering import Registered, Registrar, watch
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from tests.integration.lab_dnsmasq import dnsmasq
-from tests.integration.test_lab_dnsmasq import SIZES, Bench, said
-from tests.integration.test_lab_serve import MORE
+from tests.integration.test_lab_dnsmasq import Bench, said
+from tests.integration.test_lab_serve import furnish
 
-GENERATION = "20261122-000000-00000001"
 CONFIG = """\
 network: {address: 10.99.0.1/24}
 services: {nfs: {backend: none}, dhcp: {backend: proxy}}
@@ -108,15 +106,7 @@ class Foreign:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     paths = Paths(tmp_path / "root")  # Bench.paths
-    paths.etc.mkdir(parents=True)
-    paths.config.write_text(CONFIG)
-    image = paths.images / "default"
-    for name, size in (SIZES | MORE).items():
-        path = image / "generations" / GENERATION / "boot" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(size))
-    (image / "generations" / GENERATION / "root").mkdir()
-    (image / "current").symlink_to(f"generations/{GENERATION}")
+    furnish(paths, CONFIG)
     with Lab(paths, PARSED, attached=True) as lab:
         made = Bench(lab.network, tmp_path)
         lab.up(list(made.pis.values()), on=False)

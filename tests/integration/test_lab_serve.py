@@ -27,12 +27,10 @@ CUT_DOWN = {"start_cd.elf": 80_000, "fixup_cd.dat": 3_100, "start4cd.elf": 80_00
 MORE = CUT_DOWN | {profile.upstream_dtb: 30_000 for profile in PROFILES.values()}
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    folder = tmp_path_factory.mktemp("lab")
-    paths = Paths(folder / "root")  # Bench.paths
+def furnish(paths: Paths, config: str) -> None:
+    """Write the configuration, and a current generation with every file that a boot loader may ask for."""
     paths.etc.mkdir(parents=True)
-    paths.config.write_text(CONFIG)
+    paths.config.write_text(config)
     image = paths.images / "default"
     for name, size in (SIZES | MORE).items():
         path = image / "generations" / GENERATION / "boot" / name
@@ -40,6 +38,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         path.write_bytes(os.urandom(size))
     (image / "generations" / GENERATION / "root").mkdir()
     (image / "current").symlink_to(f"generations/{GENERATION}")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("lab")
+    paths = Paths(folder / "root")  # Bench.paths
+    furnish(paths, CONFIG)
     with Lab(paths, parse(CONFIG), attached=True) as lab:
         made = Bench(lab.network, folder)
         lab.up(list(made.pis.values()), on=False)

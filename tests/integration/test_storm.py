@@ -26,8 +26,8 @@ from kestrelpi.nodes.boots import FOR_OFFER, Kind, Stage
 from kestrelpi.paths import Paths
 from kestrelpi.services import control
 from kestrelpi.services.admission import AT_LEAST, ROM
-from tests.integration.test_lab_dnsmasq import SIZES, Bench, said
-from tests.integration.test_lab_serve import GENERATION, MORE
+from tests.integration.test_lab_dnsmasq import Bench, said
+from tests.integration.test_lab_serve import furnish
 
 CONFIG = """\
 network: {address: 10.97.0.1/24, speed: 1}
@@ -102,15 +102,7 @@ def until(check: Callable[[], bool], what: str, seconds: float = 40) -> None:
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     folder = tmp_path_factory.mktemp("storm")
     paths = Paths(folder / "root")
-    paths.etc.mkdir(parents=True)
-    paths.config.write_text(CONFIG)
-    image = paths.images / "default"
-    for name, size in (SIZES | MORE).items():
-        path = image / "generations" / GENERATION / "boot" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(size))
-    (image / "generations" / GENERATION / "root").mkdir()
-    (image / "current").symlink_to(f"generations/{GENERATION}")
+    furnish(paths, CONFIG)
     with Lab(paths, parse(CONFIG), attached=True) as lab:
         bench = Bench(lab.network, folder)
         lab.up(list(bench.pis.values()), on=False, serve=False)
