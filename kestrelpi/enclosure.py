@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -94,22 +93,10 @@ def keep_capabilities(names: Iterable[str]) -> None:
             _check(_libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0), f"prctl: capability {number}")
 
 
-def parent_is_gone() -> bool:
-    """Whether nobody reads our output any more.
-
-    Who started us may have been killed before the kernel was told to kill us with him.
-    """
-    poll = select.poll()
-    poll.register(1, select.POLLOUT)
-    return any(event & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, event in poll.poll(0))
-
-
 def main(arguments: list[str]) -> None:
     split = arguments.index("--")
     root, capabilities, *writable = arguments[:split]
     command = arguments[split + 1 :]
-    if parent_is_gone():
-        sys.exit(1)
     keep_capabilities(capabilities.split(","))
     set_read_only(Path(root), recursive=True)
     for path in writable:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kestrelpi import enclosure
+from kestrelpi.pdeathsig import dies_with_us
 from kestrelpi.run import PATH
 
 Argv = Sequence[str | Path]
@@ -45,12 +46,12 @@ class Sandbox:
         Nobody else's program should be run so: see `chroot` and `beside`.
         """
         if not self.mounts and not self.cwd:
-            return [*NAMESPACE, *map(str, command)]  # no shell: one word may have no more than 128 KiB
+            return dies_with_us([*NAMESPACE, *command])  # no shell: one word may have no more than 128 KiB
         lines = [shlex.join(one) for one in self.mounts]
         if self.cwd:
             lines.insert(0, shlex.join(["cd", str(self.cwd)]))
         lines.append("exec " + shlex.join(str(word) for word in command))
-        return [*NAMESPACE, "sh", "-euc", "\n".join(lines)]
+        return dies_with_us([*NAMESPACE, "sh", "-euc", "\n".join(lines)])
 
     def chroot(self, root: Path, command: Argv, env: dict[str, str], *, devices: bool = False) -> list[str]:
         """The command line that runs `command` inside `root`, with `env` and nothing else in its environment.
@@ -88,7 +89,6 @@ class Sandbox:
 
 
 NAMESPACE = (
-    *("setpriv", "--pdeathsig", "KILL", "--"),
     *("unshare", "--mount", "--propagation", "private", "--ipc", "--uts"),
     *("--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"),
     *("env", f"PATH={PATH}"),

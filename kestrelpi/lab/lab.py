@@ -16,11 +16,11 @@ from kestrelpi.files import locked
 from kestrelpi.lab.identity import PiSpec, pi_spec
 from kestrelpi.lab.machine import board_for
 from kestrelpi.lab.network import LabNetwork, lab_name
-from kestrelpi.lab.pdeathsig import dies_with_us
 from kestrelpi.lab.pi import POWER_CYCLE, POWER_OFF
 from kestrelpi.lab.ready import wait_for_services
 from kestrelpi.lab.state import PiFolder, PiState, State, signal_supervisor
 from kestrelpi.paths import Paths
+from kestrelpi.pdeathsig import dies_with_us
 
 READY_WITHIN = 60.0
 """Seconds that the services may take to listen."""

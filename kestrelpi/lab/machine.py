@@ -17,7 +17,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.lab.fdt import with_root_properties
 from kestrelpi.lab.identity import PiSpec
 from kestrelpi.lab.loader import LoaderReport
-from kestrelpi.lab.pdeathsig import dies_with_us
+from kestrelpi.pdeathsig import dies_with_us
 
 QEMU = "qemu-system-aarch64"
 CPUS = {3: "cortex-a53", 4: "cortex-a72", 5: "cortex-a76"}

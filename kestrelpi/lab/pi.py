@@ -21,8 +21,8 @@ from kestrelpi.errors import UserError
 from kestrelpi.lab.identity import PiSpec
 from kestrelpi.lab.machine import Board, Ended, Machine, MachineSpec
 from kestrelpi.lab.network import INTERFACE, LabNetwork
-from kestrelpi.lab.pdeathsig import dies_with_us
 from kestrelpi.lab.state import PiFolder, PiState, State, born, unix_time
+from kestrelpi.pdeathsig import dies_with_us
 
 POWER_CYCLE, POWER_OFF = signal.SIGUSR1, signal.SIGUSR2
 

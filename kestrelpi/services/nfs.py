@@ -18,6 +18,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.files import write_whole
 from kestrelpi.images.modules import of_frontend
 from kestrelpi.paths import Paths
+from kestrelpi.pdeathsig import dies_with_us
 from kestrelpi.run import Process, start, stop
 from kestrelpi.services.supervise import Child, Supervised
 from kestrelpi.users import shared
@@ -161,7 +162,7 @@ class Ganesha:
             one.path.mkdir(parents=True, exist_ok=True)
         if self.config.services.nfs.version == "3" and not portmapper_answers():
             # ganesha serves version 3 only where it can register; the nodes don't ask the portmapper.
-            self._portmapper = start(["setpriv", "--pdeathsig", "TERM", "rpcbind", "-f", "-h", str(self.config.listen)])
+            self._portmapper = start(dies_with_us(["rpcbind", "-f", "-h", str(self.config.listen)], "TERM"))
             wait_for_portmapper()
         self._server = Supervised(self.child)
         await self._server.start()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kestrelpi.errors import UserError
+from kestrelpi.pdeathsig import dies_with_us
 from kestrelpi.run import Process, start, stop
 
 log = logging.getLogger("kestrelpi")
@@ -53,13 +54,13 @@ class Child:
     @property
     def command(self) -> list[str]:
         """The argv that really runs: as its user, and ended by the kernel when the daemon dies, however that dies."""
-        words = ["setpriv", "--pdeathsig", "TERM"]
+        words = []
         if self.user != "root":
             words += ["--reuid", self.user, "--regid", str(user_ids(self.user)[1]), "--init-groups"]
         if self.capabilities:
             kept = ",".join(f"+{name}" for name in self.capabilities)
             words += ["--inh-caps", kept, "--ambient-caps", kept]
-        return [*words, *self.argv]
+        return dies_with_us(self.argv, "TERM", words)
 
 
 def user_ids(name: str) -> tuple[int, int]:

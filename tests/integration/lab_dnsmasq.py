@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kestrelpi import run
 from kestrelpi.lab.network import BRIDGE, LabNetwork
-from kestrelpi.lab.pdeathsig import dies_with_us
+from kestrelpi.pdeathsig import dies_with_us
 
 COMMON = """
 port=0

@@ -16,13 +16,13 @@ from kestrelpi.config import parse
 from kestrelpi.lab.lab import Lab
 from kestrelpi.lab.loader import LoaderReport
 from kestrelpi.lab.network import BRIDGE
-from kestrelpi.lab.pdeathsig import dies_with_us
 from kestrelpi.lab.profiles import PROFILES
 from kestrelpi.nodes import boots, leases, sightings
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.registering import Registered, Registrar, watch
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
+from kestrelpi.pdeathsig import dies_with_us
 from tests.integration.lab_dnsmasq import dnsmasq
 from tests.integration.test_lab_dnsmasq import Bench, said
 from tests.integration.test_lab_serve import furnish

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kestrelpi import enclosure, sandbox
+from kestrelpi.pdeathsig import dies_with_us
 from kestrelpi.sandbox import Sandbox, overlay
 
 STAGE = Path("/stage/host")
@@ -12,7 +13,7 @@ STAGE = Path("/stage/host")
 
 def script(argv: list[str]) -> list[str]:
     """The lines that run inside the namespace; the last one is the enclosure's."""
-    assert argv[: len(sandbox.NAMESPACE)] == [*sandbox.NAMESPACE]
+    assert argv[:-3] == dies_with_us(sandbox.NAMESPACE)
     return argv[-1].splitlines()
 
 

@@ -7,20 +7,22 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.errors import UserError
+from kestrelpi.pdeathsig import dies_with_us
 from kestrelpi.services.supervise import LONGEST_DELAY, Child, answers, delay_after, last_lines, user_ids
 
 
 def test_the_kernel_ends_a_child_with_the_daemon() -> None:
-    assert Child("x", ("prog", "-f"), Path("log")).command == ["setpriv", "--pdeathsig", "TERM", "prog", "-f"]
+    assert Child("x", ("prog", "-f"), Path("log")).command == dies_with_us(["prog", "-f"], "TERM")
 
 
 def test_a_child_runs_as_its_user_with_what_it_keeps() -> None:
     command = Child("x", ("prog",), Path("log"), user="nobody", capabilities=("net_bind_service", "sys_nice")).command
     gid = user_ids("nobody")[1]
-    assert command == [
-        *("setpriv", "--pdeathsig", "TERM", "--reuid", "nobody", "--regid", str(gid), "--init-groups"),
-        *("--inh-caps", "+net_bind_service,+sys_nice", "--ambient-caps", "+net_bind_service,+sys_nice", "prog"),
+    privileges = [
+        *("--reuid", "nobody", "--regid", str(gid), "--init-groups"),
+        *("--inh-caps", "+net_bind_service,+sys_nice", "--ambient-caps", "+net_bind_service,+sys_nice"),
     ]
+    assert command == dies_with_us(["prog"], "TERM", privileges)
 
 
 def test_a_user_that_is_not_there_is_the_users_to_mend() -> None:
