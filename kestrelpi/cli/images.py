@@ -189,12 +189,16 @@ def _attempt(ctx: Context, generation: Generation) -> Outcome:
 @pass_context
 def remove(ctx: Context, name: str, id: str) -> None:
     """Remove the generation ID of the image NAME. Never one that is current, pinned or booted."""
+    from kestrelpi.images.layers import remove_tree
     from kestrelpi.images.store import Store
+    from kestrelpi.nodes.running import holding_used
 
     generation = _generation(ctx, name, id)
-    if (name, generation.id) in _used(ctx):
-        raise UserError(f"a node is pinned to {generation.id}, or runs it", fix="see: kestrelpi nodes list")
-    Store(ctx.paths).remove(generation)
+    with holding_used(ctx.paths, ctx.config) as used:
+        if (name, generation.id) in used:
+            raise UserError(f"a node is pinned to {generation.id}, or runs it", fix="see: kestrelpi nodes list")
+        withdrawn = Store(ctx.paths).withdraw(generation)
+    remove_tree(withdrawn)
     if ctx.json:
         ctx.document({"image": name, "removed": generation.id})
     else:
@@ -229,8 +233,14 @@ def shell(ctx: Context, name: str, id: str | None, at: str | None, save: str | N
 def gc(ctx: Context, keep: int, only_plan: bool) -> None:
     """Remove old generations that no node needs, and kept results that no generation uses."""
     from kestrelpi.images import tidy
+    from kestrelpi.nodes.registry import Registry
+    from kestrelpi.nodes.running import holding_used, used
 
-    rubbish = (tidy.find if only_plan else tidy.collect)(ctx.paths, keep, _used(ctx))
+    if only_plan:
+        registry = Registry.load(ctx.paths.registry, ctx.config)
+        rubbish = tidy.find(ctx.paths, keep, used(ctx.paths, ctx.config, registry))
+    else:
+        rubbish = tidy.collect(ctx.paths, keep, partial(holding_used, ctx.paths, ctx.config))
     if ctx.json:
         generations = [{"image": one.image, "id": one.id} for one in rubbish.generations]
         ctx.document({"plan": only_plan, "generations": generations, "layers": list(rubbish.layers)})
@@ -254,13 +264,3 @@ def _generation(ctx: Context, name: str, id: str | None) -> Generation:
             f"{name} has no generation yet", where=str(store.folder(name)), fix=f"kestrelpi images build {name}"
         )
     return current
-
-
-def _used(ctx: Context) -> set[tuple[str, str]]:
-    """Image and id of every generation that a node is pinned to or runs."""
-    from kestrelpi.nodes.registry import Registry
-    from kestrelpi.nodes.running import running
-
-    nodes = Registry.load(ctx.paths.registry, ctx.config).nodes
-    pinned = {(node.image_of(ctx.config), node.pin) for node in nodes if node.pin}
-    return pinned | set(running(ctx.paths.boots, nodes).values())

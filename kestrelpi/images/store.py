@@ -144,13 +144,20 @@ class Store:
         self.switch(generation)
         return generation
 
-    def remove(self, generation: Generation) -> None:
-        """Remove a generation; raises UserError for the current one and for the canary group's."""
+    def withdraw(self, generation: Generation) -> Path:
+        """Take a generation out of the store, with one rename; returns the folder that is to be removed.
+
+        Raises UserError for the current one and for the canary group's.
+        """
         doomed = generation.folder.with_name(f"{DRAFT}{generation.id}")
         with self._locked(generation.image):
             self._check_unused(generation)
             generation.folder.rename(doomed)
-        remove_tree(doomed)
+        return doomed
+
+    def remove(self, generation: Generation) -> None:
+        """Remove a generation; raises UserError for the current one and for the canary group's."""
+        remove_tree(self.withdraw(generation))
 
     def _check_unused(self, generation: Generation) -> None:
         canary = self.canary(generation.image)

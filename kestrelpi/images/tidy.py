@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from kestrelpi.files import locked
 from kestrelpi.images import kept, squashfs
 from kestrelpi.images.build import disk_errors
-from kestrelpi.images.layers import Layers
+from kestrelpi.images.layers import Layers, remove_tree
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
+
+Holding = Callable[[], AbstractContextManager[Collection[tuple[str, str]]]]
+"""Gives the generations (image, id) that nodes need, and lets no node come to need another until it is left."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,17 @@ def find(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> Rub
     return Rubbish(tuple(doomed), tuple(key for key in layers.sealed() if key not in needed_keys))
 
 
-def collect(paths: Paths, keep: int, used: Collection[tuple[str, str]] = ()) -> Rubbish:
+def collect(paths: Paths, keep: int, holding: Holding = lambda: nullcontext(())) -> Rubbish:
     """Remove what `find` finds, and what killed builds left."""
     with locked(paths.state / "build.lock", "the image builder", wait=1.0), disk_errors(paths.state):
         store, layers = Store(paths), Layers(paths.cache / "layers")
         store.clean()
         layers.clean()
-        rubbish = find(paths, keep, used)
-        for generation in rubbish.generations:
-            store.remove(generation)
+        with holding() as used:  # for the renames only: registering must not wait until everything is removed
+            rubbish = find(paths, keep, used)
+            withdrawn = [store.withdraw(generation) for generation in rubbish.generations]
+        for folder in withdrawn:
+            remove_tree(folder)
         for key in rubbish.layers:
             layers.remove(key)
         for path in (*squashfs.unused(layers), *kept.unused(paths.cache / "packed")):
