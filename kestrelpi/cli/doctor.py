@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kestrelpi.cli.context import Context, pass_context
-from kestrelpi.cli.nodes import complete_nodes
+from kestrelpi.cli.naming import complete_nodes
 from kestrelpi.cli.table import print_finding
 from kestrelpi.config import parse_mac
 from kestrelpi.finding import worst_first

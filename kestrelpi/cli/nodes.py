@@ -1,4 +1,4 @@
-"""`kestrelpi nodes`: register, list, show, set, remove, ssh."""
+"""`kestrelpi nodes`: register, list, show, set, remove, wake, halt, reboot, eeprom, ssh."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import asdict
 from ipaddress import IPv4Address
 
 import click
-from click.shell_completion import CompletionItem
 
 from kestrelpi import run
 from kestrelpi.cli.context import Context, pass_context
 from kestrelpi.cli.eeprom import eeprom
 from kestrelpi.cli.interrupt import ctrl_c
-from kestrelpi.cli.power import power
+from kestrelpi.cli.naming import complete_nodes
+from kestrelpi.cli.power import halt, reboot, wake
 from kestrelpi.cli.table import ago, print_finding, print_table
 from kestrelpi.config import parse_mac
-from kestrelpi.errors import ExitStatus, UserError
+from kestrelpi.errors import ExitStatus
 from kestrelpi.nodes import overview, sightings
 from kestrelpi.nodes.changing import Change, change_node, remove_nodes
 from kestrelpi.nodes.entering import ssh_command
@@ -24,7 +24,6 @@ from kestrelpi.nodes.finding import find_node
 from kestrelpi.nodes.identity import Secrets
 from kestrelpi.nodes.registering import Learned, Registered, Registrar, Seen, nothing_found, watch
 from kestrelpi.nodes.registry import Node, Registry, edit
-from kestrelpi.paths import Paths
 
 
 @click.group()
@@ -32,17 +31,9 @@ def command() -> None:
     """Register, list, change, reach and switch nodes."""
 
 
-command.add_command(power)
+for one in (wake, halt, reboot):
+    command.add_command(one)
 command.add_command(eeprom)
-
-
-def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of nodes for the shell's completion; none when the registry can't be read."""
-    paths = Paths((ctx.find_root().params.get("root") or Paths().root).resolve())
-    try:
-        return [CompletionItem(one.name) for one in Registry.load(paths.registry) if one.name.startswith(incomplete)]
-    except UserError:
-        return []
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> IPv4Address | None:

@@ -1,35 +1,79 @@
-"""`kestrelpi nodes power`: switch nodes on and off."""
+"""`kestrelpi nodes wake|halt|reboot`: start and stop nodes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 
 from kestrelpi.cli.context import Context, pass_context
+from kestrelpi.cli.naming import complete_nodes, named_nodes
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.entering import ssh_command
-from kestrelpi.nodes.finding import find_node
-from kestrelpi.nodes.power import State, driver, halt_by_ssh, switch
+from kestrelpi.nodes.halting import Enter, halt_by_ssh, restart
+from kestrelpi.nodes.power import Driver, driver, switch
 from kestrelpi.nodes.registry import Node, Registry
+
+Command = Callable[..., Any]
+
+
+def _several(function: Command) -> Command:
+    """The arguments of a command for nodes by name, or a group of them."""
+    argument = click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=complete_nodes)
+    return argument(click.option("--group", default="", metavar="NAME", help="All nodes of this group.")(function))
 
 
 @click.command()
-@click.argument("state", type=click.Choice(["on", "off"]))
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@_several
 @pass_context
-def power(ctx: Context, state: State, names: tuple[str, ...]) -> None:
-    """Switch nodes on, one after the other, or halt them and switch them off. How: `power` in kestrelpi.yaml."""
-    registry = Registry.load(ctx.paths.registry, ctx.config)
-    nodes = [find_node(registry, name) for name in names]
+def wake(ctx: Context, names: tuple[str, ...], group: str) -> None:
+    """Switch nodes on, one after the other. How: `power` in kestrelpi.yaml."""
+    nodes = _nodes(ctx, names, group)
+    halt = halt_by_ssh(_enter(ctx), ctx.config.power)
+    done = switch(nodes, "on", driver(ctx.config), ctx.config.power, halt)
+    _tell(ctx, ((one.node, "on", one.error) for one in done), "switched on")
 
-    def enter(node: Node) -> list[str]:
-        return ssh_command(ctx.paths, ctx.config, node)
 
-    done = []
-    for one in switch(nodes, state, driver(ctx.config), ctx.config.power, halt_by_ssh(enter, ctx.config.power)):
-        done.append(one)
-        ctx.say(f"{one.node.name}: {one.error or state}")
+@click.command()
+@_several
+@pass_context
+def halt(ctx: Context, names: tuple[str, ...], group: str) -> None:
+    """Shut nodes down; where `power` in kestrelpi.yaml says how, their power is cut then."""
+    nodes, by = _nodes(ctx, names, group), _driver(ctx)
+    done = switch(nodes, "off", by, ctx.config.power, halt_by_ssh(_enter(ctx), ctx.config.power))
+    _tell(ctx, ((one.node, "off" if by else "halted", one.error) for one in done), "halted")
+
+
+@click.command()
+@_several
+@pass_context
+def reboot(ctx: Context, names: tuple[str, ...], group: str) -> None:
+    """Start nodes again; one that does not answer loses its power for a moment: `power` in kestrelpi.yaml says how."""
+    done = restart(_nodes(ctx, names, group), _driver(ctx), _enter(ctx), ctx.config.power)
+    _tell(ctx, ((one.node, one.how, one.error) for one in done), "rebooted")
+
+
+def _nodes(ctx: Context, names: tuple[str, ...], group: str) -> list[Node]:
+    return named_nodes(ctx.config, Registry.load(ctx.paths.registry, ctx.config), names, group)
+
+
+def _driver(ctx: Context) -> Driver | None:
+    return None if ctx.config.power.driver == "none" else driver(ctx.config)
+
+
+def _enter(ctx: Context) -> Enter:
+    return lambda node: ssh_command(ctx.paths, ctx.config, node)
+
+
+def _tell(ctx: Context, done: Iterable[tuple[Node, str, str]], what: str) -> None:
+    """Say what became of each node; raises UserError when one failed."""
+    rows = []
+    for node, state, error in done:
+        ctx.say(f"{node.name}: {error or state}")
+        rows.append({"name": node.name, "state": "" if error else state, "error": error})
     if ctx.json:
-        ctx.document([{"name": one.node.name, "state": one.state, "error": one.error} for one in done])
-    failed = [one.node.name for one in done if one.error]
+        ctx.document(rows)
+    failed = [row["name"] for row in rows if row["error"]]
     if failed:
-        raise UserError(f"could not be switched {state}: {', '.join(failed)}")
+        raise UserError(f"could not be {what}: {', '.join(failed)}")

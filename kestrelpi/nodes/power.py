@@ -18,14 +18,14 @@ from typing import Literal, Protocol
 from kestrelpi.config import Config, Power
 from kestrelpi.errors import ConfigError, UserError
 from kestrelpi.nodes.node import Node
-from kestrelpi.run import CommandFailed, Finished, run
+from kestrelpi.run import Finished, run
 
 State = Literal["on", "off"]
 
 TIMEOUT = 10.0
 """Seconds for a switch, a plug or a program to answer."""
 AT_ONCE = 16
-"""Nodes that are halted at the same time."""
+"""Nodes that are halted or rebooted at the same time."""
 WOL_PORT = 9
 
 
@@ -157,7 +157,7 @@ class Switched:
 def switch(
     nodes: Sequence[Node],
     state: State,
-    by: Driver,
+    by: Driver | None,
     power: Power,
     halt: Callable[[Node], None],
     sleep: Callable[[float], None] = time.sleep,
@@ -165,13 +165,15 @@ def switch(
     """Switch nodes one after the other; a failure doesn't keep the others from their turn.
 
     Switching on waits `power.stagger` between two nodes. Before they are switched off all nodes are halted (`halt`), at
-    the same time; one that can't be halted keeps its power.
+    the same time; one that can't be halted keeps its power. `by`: None leaves it at that.
     """
-    halted = _each(halt, nodes) if state == "off" else {}
+    halted = at_once(halt, nodes) if state == "off" else {}
     for number, node in enumerate(nodes):
         if number and state == "on":
             sleep(float(power.stagger))
-        error = halted.get(node.name, "") or _attempt(lambda node: by.switch(node, state), node)
+        error = halted.get(node.name, "")
+        if by and not error:
+            error = _attempt(lambda node: by.switch(node, state), node)
         yield Switched(node, state, error)
 
 
@@ -183,45 +185,11 @@ def _attempt(do: Callable[[Node], None], node: Node) -> str:
     return ""
 
 
-def _each(do: Callable[[Node], None], nodes: Sequence[Node]) -> dict[str, str]:
-    """Node → what went wrong (empty: nothing)."""
+def at_once(do: Callable[[Node], None], nodes: Sequence[Node]) -> dict[str, str]:
+    """Do something to AT_ONCE nodes at a time; returns what went wrong (empty: nothing) by the node's name."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         errors = pool.map(lambda node: _attempt(do, node), nodes)
         return {node.name: error for node, error in zip(nodes, errors, strict=True)}
-
-
-def halt_by_ssh(command: Callable[[Node], list[str]], power: Power) -> Callable[[Node], None]:
-    """A function that shuts a node down cleanly and waits until it doesn't answer any more.
-
-    A node that can't be reached is taken for halted: its power can be cut.
-    """
-
-    def halt(node: Node) -> None:
-        try:
-            run([*command(node), "systemctl", "poweroff"], timeout=TIMEOUT * 2)
-        except CommandFailed as error:
-            if error.returncode != SSH_FAILED:
-                raise
-            return
-        deadline = time.monotonic() + power.halt_time
-        while answers(str(node.address)) and time.monotonic() < deadline:
-            time.sleep(1)
-        time.sleep(SETTLE)
-
-    return halt
-
-
-SSH_FAILED = 255
-"""ssh's own status when it can't connect or the connection ends (ssh(1))."""
-SETTLE = 3.0
-"""Seconds that a node gets to stop after its network is gone; its root is read-only, so nothing can be lost."""
-
-
-def answers(address: str, port: int = 22) -> bool:
-    """Whether something listens there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((address, port)) == 0
 
 
 def spool(root: Path) -> Path:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.entering import ssh_command
+from kestrelpi.nodes.halting import halt_by_ssh
 from kestrelpi.nodes.node import Node
-from kestrelpi.nodes.power import State, driver, halt_by_ssh, spool, switch, wishes
+from kestrelpi.nodes.power import State, driver, spool, switch, wishes
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 
 from kestrelpi.lab import demo
@@ -81,7 +83,10 @@ def test_every_stage_was_reported(two: TwoPis) -> None:
 def test_a_rebooted_node_is_the_same_node(two: TwoPis) -> None:
     cluster, node = two.cluster, two.nodes[0]
     before = cluster.ssh(node, IDENTITY), cluster.ssh(node, "cat /proc/sys/kernel/random/boot_id")
-    cluster.ssh(node, "touch /root/forgotten; systemd-run --on-active=1 systemctl reboot")
+    cluster.ssh(node, "touch /root/forgotten")
+    program = (sys.executable, "-m", "kestrelpi", "--root", cluster.paths.root)
+    [done] = json.loads(cluster.lab.exec([*program, "--json", "nodes", "reboot", node.name]).stdout)
+    assert done == {"name": node.name, "state": "rebooted", "error": ""}
     index = next(one.index for one in cluster.lab.states() if one.mac == node.mac)
     deadline = time.monotonic() + demo.READY_WITHIN
     while cluster.lab.folder_of(index).read_state().boots < 2:

@@ -140,6 +140,13 @@ def test_a_node_that_does_not_halt_keeps_its_power() -> None:
     assert fake.done == [("rpi2", "off")]
 
 
+def test_without_a_driver_halting_is_all() -> None:
+    halted: list[str] = []
+    results = list(switch(NODES[:2], "off", None, Power(), lambda node: halted.append(node.name), never))
+    assert [one.error for one in results] == ["", ""]
+    assert sorted(halted) == ["rpi1", "rpi2"]
+
+
 def test_one_that_fails_does_not_keep_the_others() -> None:
     fake = Fake(bad="rpi2")
     results = list(switch(NODES, "on", fake, Power(), never, lambda seconds: None))

@@ -1,0 +1,121 @@
+"""Shutting nodes down and starting them again from inside, over SSH."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from kestrelpi.config import Power
+from kestrelpi.errors import UserError
+from kestrelpi.nodes.node import Node
+from kestrelpi.nodes.power import AT_ONCE, Driver, at_once
+from kestrelpi.run import run
+
+Enter = Callable[[Node], list[str]]
+"""The command that enters a node; words added to it run there."""
+
+TIMEOUT = 20.0
+"""Seconds for a node to take an order."""
+SETTLE = 3.0
+"""Seconds that a node gets to stop after its network is gone; its root is read-only, so nothing can be lost."""
+SOON = ("systemd-run", "--quiet", "--on-active=1", "systemctl")
+"""After SSH has ended, so that its status tells whether the order was taken."""
+
+
+def answers(address: str, port: int = 22) -> bool:
+    """Whether something listens there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == 0
+
+
+def halt_by_ssh(enter: Enter, power: Power) -> Callable[[Node], None]:
+    """A function that shuts a node down cleanly and waits until it doesn't answer any more.
+
+    With a driver in `power` a node that doesn't answer is taken for halted, and one that takes longer than
+    `power.halt_time` isn't waited for: their power is cut. Without one these raise UserError.
+    """
+    can_cut = power.driver != "none"
+
+    def halt(node: Node) -> None:
+        if not answers(str(node.address)):
+            if can_cut:
+                return
+            raise silent(node)
+        run([*enter(node), *SOON, "poweroff"], timeout=TIMEOUT)
+        deadline = time.monotonic() + power.halt_time
+        while answers(str(node.address)):
+            if time.monotonic() > deadline:
+                if can_cut:
+                    return
+                raise UserError(f"{node.name} still answers {power.halt_time:g} s after it was told to shut down")
+            time.sleep(1)
+        time.sleep(SETTLE)
+
+    return halt
+
+
+def silent(node: Node) -> UserError:
+    return UserError(
+        f"{node.name} does not answer at {node.address}",
+        fix=f"kestrelpi nodes show {node.name} tells how far it came; nothing but its plug can start or stop it:"
+        " with power.driver in kestrelpi.yaml kestrelpi does that",
+    )
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """What became of one node; `error` is empty when it went well."""
+
+    node: Node
+    how: Literal["rebooted", "power cut and given back"]
+    error: str = ""
+
+
+def restart(
+    nodes: Sequence[Node],
+    by: Driver | None,
+    enter: Enter,
+    power: Power,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Restarted]:
+    """Reboot the nodes that answer; of the others cut the power and give it back, one after the other.
+
+    `by`: None if nothing can switch them; then those that don't answer are errors.
+    """
+
+    def reboot(node: Node) -> None:
+        run([*enter(node), *SOON, "reboot"], timeout=TIMEOUT)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        up = [node for node, up in zip(nodes, pool.map(_is_up, nodes), strict=True) if up]
+    errors = at_once(reboot, up)
+    for node in up:
+        yield Restarted(node, "rebooted", errors[node.name])
+    for node in nodes:
+        if node in up:
+            continue
+        if by is None:
+            yield Restarted(node, "rebooted", str(silent(node)))
+            continue
+        yield Restarted(node, "power cut and given back", _cycle(node, by, sleep))
+        sleep(float(power.stagger))
+
+
+def _is_up(node: Node) -> bool:
+    return answers(str(node.address))
+
+
+def _cycle(node: Node, by: Driver, sleep: Callable[[float], None]) -> str:
+    """Cut a node's power and give it back; returns what went wrong."""
+    try:
+        by.switch(node, "off")
+        sleep(SETTLE)
+        by.switch(node, "on")
+    except UserError as error:
+        return str(error)
+    return ""
