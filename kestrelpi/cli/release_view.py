@@ -11,7 +11,7 @@ from kestrelpi.cli.table import COLOURS, print_table
 from kestrelpi.finding import Severity
 from kestrelpi.images.store import Generation
 from kestrelpi.releasing.flaw import Flaw
-from kestrelpi.releasing.outcome import Outcome
+from kestrelpi.releasing.outcome import CheckOutcome, Outcome
 
 
 def print_flaw(flaw: Flaw) -> None:
@@ -42,7 +42,18 @@ def show_outcome(ctx: Context, generation: Generation, outcome: Outcome) -> None
         print_table([one.upper() for one in outcome.stages], [[f"{at:.1f}" for at in outcome.stages.values()]])
     print_table(
         ("CHECK", "", "SECONDS", "DETAIL"),
-        [(one.name, "ok" if one.ok else "FAILED", f"{one.seconds:.1f}", one.detail) for one in outcome.checks],
+        [(one.name, "ok" if one.ok else "FAILED", f"{one.seconds:.1f}", first_line(one)) for one in outcome.checks],
     )
+    for one in outcome.checks:
+        if not one.ok and "\n" in one.detail:
+            click.echo(f"{one.name}:\n" + "\n".join(f"    {line}" for line in one.detail.splitlines()))
+    if outcome.log and not outcome.passed:
+        click.echo(f"the console and the services: {outcome.log}")
     verdict = "passed" if outcome.passed else "FAILED"
     click.echo(f"{generation.image} {generation.id}: {verdict} on an emulated Pi {outcome.model}")
+
+
+def first_line(check: CheckOutcome) -> str:
+    """What stands in the table of the check's detail."""
+    first, _, more = check.detail.partition("\n")
+    return f"{first} …" if more else first

@@ -118,15 +118,15 @@ def wait_until_ready(
             if boot.current is Stage.FAILED and not patient:
                 raise UserError(
                     f"{node.name} failed to boot: {boot.details.get(Stage.FAILED, 'it said no more')}",
-                    detail="\n".join(folder.last_line() for folder in lab.folders()),
+                    detail="\n".join(folder.last_words() for folder in lab.folders()),
                 )
         if not patient:
             lab.must_not_have_failed()
         if time.monotonic() > deadline:
-            late = [node.name for node in nodes if node.name not in ready]
+            late = [f"{one.name} ({told.get(one.name, 'no packet')})" for one in nodes if one.name not in ready]
             raise UserError(
                 f"not ready after {READY_WITHIN:.0f} s: {', '.join(late)}",
-                detail="\n".join(folder.last_line() for folder in lab.folders()),
+                detail="\n".join(folder.last_words() for folder in lab.folders()),
                 fix="see the consoles: kestrelpi lab console 1",
             )
         time.sleep(POLL)

@@ -156,13 +156,18 @@ class Lab:
         return [folder.read_state().now() for folder in self.folders() if folder.state.exists()]
 
     def must_not_have_failed(self) -> None:
-        """Raises UserError when a Pi's boot loader or its emulator gave up."""
+        """Raises UserError when a Pi's boot loader or its emulator gave up, or Linux was reset."""
         for one in self.states():
+            folder = self.folder_of(one.index)
+            problem = ""
             if one.state in (State.RETRYING, State.DEAD, State.BROKEN, State.GONE):
-                folder = self.folder_of(one.index)
-                raise UserError(
-                    f"Pi {one.index} is {one.state}: {one.detail or folder.last_line()}", where=str(folder.console)
-                )
+                problem = f"is {one.state}: {one.detail or folder.last_line()}"
+            elif one.state is State.OFF:
+                problem = f"is off: {one.detail}"
+            elif one.boots > 1:
+                problem = "was reset while it booted"
+            if problem:
+                raise UserError(f"Pi {one.index} {problem}", where=str(folder.console), detail=folder.last_words())
 
     def power(self, index: int, action: str) -> None:
         """Switch Pi `index` `on`, `off`, or off and on (`cycle`)."""

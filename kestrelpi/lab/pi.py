@@ -21,7 +21,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.lab.identity import PiSpec
 from kestrelpi.lab.machine import Board, Ended, Machine, MachineSpec
 from kestrelpi.lab.network import INTERFACE, LabNetwork
-from kestrelpi.lab.state import PiFolder, PiState, State, born, unix_time
+from kestrelpi.lab.state import RESET, PiFolder, PiState, State, born, unix_time
 from kestrelpi.pdeathsig import dies_with_us
 
 POWER_CYCLE, POWER_OFF = signal.SIGUSR1, signal.SIGUSR2
@@ -106,7 +106,7 @@ class Supervisor:
                 self._off(State.OFF, "the guest switched itself off")
             elif ended is Ended.CRASHED:
                 self._off(State.BROKEN, f"{self.board}: the emulator ended; see {self.folder.console}")
-            self.say("reset")
+            self.say(RESET)
 
     def _load(self) -> bool:
         """Run the boot loader; False when it failed and may try again."""

@@ -18,6 +18,14 @@ from kestrelpi.lab.loader import LoaderReport
 
 TAIL = 8192
 """Bytes of a console that are looked at for its last line."""
+BOOT = 262144
+"""Bytes of a console that hold one boot."""
+WORDS = 6
+"""Lines of a boot's end that are shown."""
+RESET = "reset"
+"""What the supervisor writes on the console when the guest was reset: the next boot's lines follow."""
+FATAL = re.compile(r"Kernel panic|kestrelpi: FAILED|emergency mode")
+"""What says why a boot ended; a panic's registers and calls come after it."""
 ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b.")
 """Colours and cursor movements (ECMA-48, section 5.4)."""
 
@@ -109,14 +117,29 @@ class PiFolder:
 
     def last_line(self) -> str:
         """The console's last line that isn't empty, without control characters."""
+        return next((clean for line in reversed(self._lines(TAIL)) if (clean := printable(line))), "")
+
+    def last_words(self) -> str:
+        """The lines with which the last boot that ended did so, else the console's last ones: up to `WORDS`."""
+        lines = [clean for line in self._lines(BOOT) if (clean := printable(line))]
+        resets = [number for number, line in enumerate(lines) if line.startswith("--- ") and line.endswith(RESET)]
+        ended = lines[: resets[-1]] if resets else lines
+        begin = resets[-2] + 1 if len(resets) > 1 else 0
+        fatal = [number for number, line in enumerate(ended) if number >= begin and FATAL.search(line)]
+        return "\n".join((ended[: fatal[0] + 1] if fatal else ended)[-WORDS:])
+
+    def _lines(self, most: int) -> list[str]:
+        """Those in the last `most` bytes of the console."""
         if not self.console.exists():
-            return ""
+            return []
         with self.console.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-        plain = (ESCAPE.sub("", line) for line in reversed(lines))
-        clean = ("".join(letter for letter in line if letter.isprintable()).strip() for line in plain)
-        return next((line for line in clean if line), "")
+            file.seek(max(0, file.seek(0, 2) - most))
+            return file.read().decode(errors="replace").splitlines()
+
+
+def printable(line: str) -> str:
+    """A console's line without colours and control characters."""
+    return "".join(letter for letter in ESCAPE.sub("", line) if letter.isprintable()).strip()
 
 
 def born(pid: int) -> int:

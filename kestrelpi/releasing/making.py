@@ -68,7 +68,7 @@ def ensure_tested(generation: Generation, attempt: Try) -> None:
         failed = [one for one in result.checks if not one.ok]
         raise UserError(
             f"{generation.id} is not published: it failed {', '.join(one.name for one in failed)}",
-            where=str(outcome.path(generation)),
+            where=result.log or str(outcome.path(generation)),
             detail="\n".join(f"{one.name}: {one.detail}" for one in failed),
             fix=f"mend it and build again; or give it to the nodes all the same: kestrelpi images publish "
             f"{generation.image} {generation.id} --untested",

@@ -31,6 +31,8 @@ class Outcome:
     stages: dict[str, float]
     """Seconds from the first DHCP packet to each stage."""
     checks: tuple[CheckOutcome, ...]
+    log: str = ""
+    """The folder with what the Pi's console and the services said."""
 
     @property
     def passed(self) -> bool:
@@ -52,7 +54,7 @@ def read(generation: Generation) -> Outcome | None:
     except FileNotFoundError:
         return None
     checks = tuple(CheckOutcome(**one) for one in raw["checks"])
-    return Outcome(raw["when"], raw["model"], raw["stages"], checks)
+    return Outcome(raw["when"], raw["model"], raw["stages"], checks, raw.get("log", ""))
 
 
 def keep(generation: Generation, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from kestrelpi.images.layers import remove_tree
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.lab import demo
 from kestrelpi.lab.lab import Lab
+from kestrelpi.nodes import boots
 from kestrelpi.nodes.boots import Boot
 from kestrelpi.nodes.registry import Node
 from kestrelpi.paths import Paths
@@ -39,11 +41,13 @@ MODEL = "4"
 """What is emulated where the configuration names no models."""
 MEMORY = 1024
 """MiB."""
+CONSOLE = "console.log"
 
 
 def attempt(paths: Paths, config: Config, config_path: Path, generation: Generation, say: Say) -> Outcome:
     """Boot `generation`, check it, and keep the result in its folder. Raises UserError for what isn't its fault."""
     folder = paths.cache / "trial"
+    log = paths.log / "images" / generation.image / f"test-{generation.id}"
     with (
         locked(paths.run / "trial.lock", "the test of a generation", wait=1.0),
         prepared(folder, paths, config_path, generation) as trial,
@@ -51,33 +55,57 @@ def attempt(paths: Paths, config: Config, config_path: Path, generation: Generat
         trial_config = configuration.load(trial.config)
         model = model_for(config, generation.image)
         say(f"Booting {generation.id} on an emulated Pi {model}")
-        result = Outcome(datetime.now(UTC).isoformat(timespec="seconds"), model, {}, ())
+        result = Outcome(datetime.now(UTC).isoformat(timespec="seconds"), model, {}, (), str(log))
         with Lab(trial, trial_config, attached=True) as lab:
             lab.down()  # what a test left that was killed
-            lab.up(lab.pis([model]), memory=MEMORY)
-            result = examine(trial, trial_config, lab, result, say)
+            try:
+                lab.up(lab.pis([model]), memory=MEMORY)
+                result = examine(trial, trial_config, lab, result, say)
+            finally:
+                keep_logs(lab, log)
     outcome.keep(generation, result)
     return result
+
+
+def keep_logs(lab: Lab, log: Path) -> None:
+    """Copy what the Pi's console and the services said out of the trial's root, in place of what an earlier test left.
+
+    Nothing is there when the services didn't start.
+    """
+    shutil.rmtree(log, ignore_errors=True)
+    log.mkdir(parents=True)
+    for one in lab.folders():
+        if one.console.exists():
+            shutil.copy(one.console, log / CONSOLE)
+    if lab.serve_log.exists():
+        shutil.copy(lab.serve_log, log / lab.serve_log.name)
 
 
 def examine(paths: Paths, config: Config, lab: Lab, start: Outcome, say: Say) -> Outcome:
     """Register the Pi, wait until it is ready, look at its units, and let the modules check themselves."""
     began = time.monotonic()
+    nodes: list[Node] = []
     try:
         nodes = demo.register(paths, config, next(iter(config.groups)), 1, say)
         ready = demo.wait_until_ready(paths, lab, nodes, say, patient=False)
     except UserError as error:
-        failed = CheckOutcome("boot", False, round(time.monotonic() - began, 1), str(error))
-        return Outcome(start.when, start.model, {}, (failed,))
+        # its folder is gone when somebody reads this: the console is kept elsewhere
+        failed = CheckOutcome("boot", False, seconds_since(began), "\n".join((error.what, error.detail)).strip())
+        last = boots.read(paths.boots, nodes[0].mac)[-1:] if nodes else []
+        return replace(start, stages=stages_of(last[0]) if last else {}, checks=(failed,))
     boot = ready[nodes[0].name]
-    checks = [CheckOutcome("boot", True, round(time.monotonic() - began, 1), "every stage up to ready")]
+    checks = [CheckOutcome("boot", True, seconds_since(began), "every stage up to ready")]
     site = Site(paths, config, tuple(nodes), lab.enter)
     checks.append(failed_units(site, nodes))
     for one in carry_out(CHECKS, site):
         if not one.skipped:
             checks.append(CheckOutcome(one.name, one.ok, round(one.seconds, 1), one.detail))
             say(f"  {one.name}: {'ok' if one.ok else 'FAILED'}")
-    return Outcome(start.when, start.model, stages_of(boot), tuple(checks))
+    return replace(start, stages=stages_of(boot), checks=tuple(checks))
+
+
+def seconds_since(began: float) -> float:
+    return round(time.monotonic() - began, 1)
 
 
 def stages_of(boot: Boot) -> dict[str, float]:
@@ -91,10 +119,10 @@ def failed_units(site: Site, nodes: Sequence[Node]) -> CheckOutcome:
     try:
         said = {node.name: site.node(node, "systemctl --failed --no-legend --plain") for node in nodes}
     except UserError as error:
-        return CheckOutcome("units", False, round(time.monotonic() - began, 1), str(error))
+        return CheckOutcome("units", False, seconds_since(began), str(error))
     lines = [f"{name}: {line.strip()}" for name, text in said.items() for line in text.splitlines() if line.strip()]
     detail = "\n".join(lines) or "no unit failed"
-    return CheckOutcome("units", not lines, round(time.monotonic() - began, 1), detail)
+    return CheckOutcome("units", not lines, seconds_since(began), detail)
 
 
 def model_for(config: Config, image: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,72 @@ def test_last_line_of_the_console(tmp_path: Path) -> None:
     assert folder.last_line().endswith("\ufffd")
     folder.console.write_bytes(b"x" * 20000 + b"\r\n\x1b[K[\x1b[0;32m  OK  \x1b[0m] rpi1 \x1b7login: \r\n\r\n")
     assert folder.last_line() == "[  OK  ] rpi1 login:"
+
+
+PANIC = """\
+--- 4 dc:a6:32:00:00:01: loader
+GET vmlinuz
+--- 4 dc:a6:32:00:00:01: running
+[    9.1] \x1b[32mRun /init as init process\x1b[0m
+oh no
+[    9.3] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100
+[    9.3] CPU: 0 PID: 1 Comm: init
+[    9.3] Rebooting in 30 seconds..
+"""
+NEXT = """\
+--- 4 dc:a6:32:00:00:01: reset
+
+--- 4 dc:a6:32:00:00:01: loader
+GET vmlinuz
+"""
+
+
+def test_last_words_are_those_before_the_trace_of_a_panic(tmp_path: Path) -> None:
+    folder = PiFolder(tmp_path)
+    assert folder.last_words() == ""
+    folder.console.write_text("GET start4.elf\nGET vmlinuz\n")
+    assert folder.last_words() == "GET start4.elf\nGET vmlinuz"
+    folder.console.write_text(PANIC)
+    panicked = folder.last_words().splitlines()
+    assert panicked[-2:] == ["oh no", PANIC.splitlines()[5]]
+    assert panicked[-3] == "[    9.1] Run /init as init process"
+    folder.console.write_text(PANIC + NEXT)
+    assert folder.last_words().splitlines() == panicked, "what the next boot says has nothing to do with it"
+    folder.console.write_text(PANIC + NEXT + "watchdog bites\n" + NEXT)
+    assert folder.last_words().endswith("GET vmlinuz\nwatchdog bites")
+
+
+class Fake(Lab):
+    """A lab whose Pis are what a test says."""
+
+    now: PiState
+
+    def states(self) -> list[PiState]:
+        return [self.now]
+
+
+@pytest.mark.parametrize(
+    ("what", "boots", "said"),
+    [
+        (State.RUNNING, 1, ""),
+        (State.LOADER, 1, ""),
+        (State.RUNNING, 2, "was reset while it booted"),
+        (State.LOADER, 2, "was reset while it booted"),
+        (State.OFF, 1, "is off: x"),
+        (State.DEAD, 1, "is dead: x"),
+    ],
+)
+def test_a_pi_that_begins_again_has_failed(tmp_path: Path, what: State, boots: int, said: str) -> None:
+    lab = Fake(Paths(tmp_path), parse(""))
+    lab.now = replace(state(1, 1), state=what, boots=boots)
+    lab.folder_of(1).path.mkdir(parents=True)
+    lab.folder_of(1).console.write_text(PANIC)
+    if not said:
+        lab.must_not_have_failed()
+        return
+    with pytest.raises(UserError, match=said) as caught:
+        lab.must_not_have_failed()
+    assert "Kernel panic" in caught.value.detail
 
 
 def test_two_roots_have_two_labs(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.config import parse as parse_config
-from kestrelpi.releasing.trial import for_lab, model_for
+from kestrelpi.lab.lab import Lab
+from kestrelpi.paths import Paths
+from kestrelpi.releasing.trial import for_lab, keep_logs, model_for
 
 CACHE = Path("/var/lib/kestrelpi/cache")
 TEXT = """\
@@ -81,3 +83,19 @@ def test_the_model_is_the_first_that_the_groups_name() -> None:
     config = parse_config(TEXT)
     assert model_for(config, "other") == "5"
     assert model_for(config, "default") == "4"
+
+
+def test_what_was_said_outlives_the_trial(tmp_path: Path) -> None:
+    lab, log = Lab(Paths(tmp_path / "trial"), parse_config("")), tmp_path / "log/test-1"
+    keep_logs(lab, log)
+    assert [*log.iterdir()] == [], "the services did not even start"
+    lab.folder_of(1).path.mkdir(parents=True)
+    lab.folder_of(1).console.write_text("Kernel panic")
+    lab.serve_log.parent.mkdir(parents=True)
+    lab.serve_log.write_text("listening")
+    (log / "serve.log").write_text("of an earlier test")
+    keep_logs(lab, log)
+    assert {path.name: path.read_text() for path in log.iterdir()} == {
+        "console.log": "Kernel panic",
+        "serve.log": "listening",
+    }
