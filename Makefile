@@ -73,7 +73,7 @@ bench-fibo: prepare  ## fibo against a parallel region in every call
 	.venv/bin/python benches/fibo.py
 
 .PHONY: torture
-torture: prepare-tests  ## Kill builds, rollbacks and clean-ups at 200 random moments, with disks that fill up
+torture: prepare-tests  ## Kill builds, publications, rollbacks and clean-ups at 200 random moments, with disks that fill up
 	KESTRELPI_KILLS=200 .venv/bin/pytest -s tests/integration/images/test_images_kill.py
 
 clean:  ## Remove the demo's root and the virtual environment

@@ -1,4 +1,4 @@
-"""Builds, rollbacks and clean-ups that are killed at random moments, and disks that fill up: nothing half is left.
+"""Builds, publications, rollbacks and clean-ups that are killed at any moment, and full disks: nothing half is left.
 
 KESTRELPI_KILLS: how many kills (make torture: 200). KESTRELPI_SEED repeats a run's choices.
 """

@@ -22,7 +22,7 @@ from . import support
 
 DYING = 5.0
 """Seconds within which the kernel has taken down all of a killed command."""
-WEIGHTS = {"build": 8, "long build": 6, "rollback": 4, "gc": 4, "remove": 2, "packages": 1}
+WEIGHTS = {"build": 8, "long build": 6, "publish": 4, "rollback": 4, "gc": 4, "remove": 2, "packages": 1}
 """How often each operation is chosen."""
 PACKAGES = 15.0
 """Seconds: less than installing all packages takes, in which they are resolved and the first are unpacked."""
@@ -82,7 +82,7 @@ class Torture:
 
     def learn(self) -> None:
         """Measure how long each operation takes."""
-        for name in ("build", "long build", "rollback", "gc"):
+        for name in ("build", "long build", "publish", "rollback", "gc"):
             words = self.words(name)
             begun = time.monotonic()
             done = self.finish(*words)
