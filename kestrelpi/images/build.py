@@ -200,14 +200,15 @@ def carry_out(step: Step, below: list[str], draft: Draft, shop: Workshop, log: P
             f"{step.phase} {step.name} failed with status {error.returncode}",
             where=str(step.path or step.name),
             detail=error.detail,
-            fix=f"the whole log: {log}\n  a shell where it failed: {shell_at(shop.plan.image, step)}",
+            fix="\n  ".join([f"the whole log: {log}", *shell_at(shop.plan.image, step)]),
         ) from error
     return epoch
 
 
-def shell_at(image: str, step: Step) -> str:
-    """The command that opens a shell at a step."""
-    return f"kestrelpi images shell {image} --at {step.phase}/{step.name}"
+def shell_at(image: str, step: Step) -> list[str]:
+    """A line with the command that opens a shell at a step; none for the first, before which there is no root."""
+    command = f"kestrelpi images shell {image} --at {step.phase}/{step.name}"
+    return [] if step.kind == "bootstrap" else [f"a shell where it failed: {command}"]
 
 
 UPDATED = ("etc/.updated", "var/.updated")

@@ -61,4 +61,6 @@ def test_what_is_not_one_step(planned: BuildPlan, name: str, said: str) -> None:
 
 def test_the_command_that_a_failed_build_gives_is_understood(planned: BuildPlan) -> None:
     for number, step in enumerate(planned.steps[1:], 1):
-        assert find_step(planned, shell_at("default", step).split()[-1]) == number
+        [line] = shell_at("default", step)
+        assert find_step(planned, line.split()[-1]) == number
+    assert shell_at("default", planned.steps[0]) == [], "there is no root yet in which a shell could run"
