@@ -18,6 +18,7 @@ from kestrelpi.images.packages import read_lists
 from kestrelpi.images.scripts import Settings, render
 from kestrelpi.images.sources import overlay, script_layers
 from kestrelpi.nodes.files import RuntimeFiles
+from kestrelpi.nodes.kept import KeptThings, NotKept
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from kestrelpi.services.module_files import Frontend
@@ -98,7 +99,10 @@ def test_the_frontend_has_docker_only_when_it_manages_the_swarm(tmp_path: Path) 
     assert enabled(tmp_path, "").ports(swarm, "frontend") == []
 
 
-@pytest.mark.parametrize(("options", "manager"), [("", "rpi2"), ("swarm: {manager: rpi3}", "rpi3")])
+@pytest.mark.parametrize(
+    ("options", "manager"),
+    [("", "rpi2"), ("swarm: {manager: rpi3}", "rpi3"), ("swarm: {manager: frontend}", "frontend")],
+)
 def test_every_node_knows_who_manages(tmp_path: Path, options: str, manager: str) -> None:
     """By default the first node that has the module, whatever others there are."""
     paths = Paths(tmp_path)
@@ -112,6 +116,18 @@ def test_every_node_knows_who_manages(tmp_path: Path, options: str, manager: str
         assert member
         assert member.read().decode() == f"SWARM_MANAGER={manager}\nSWARM_DOCKER=/data/docker\n"
         assert tar.getmember("etc/kestrelpi/kept.key").mode == 0o400
+
+
+def test_no_node_says_how_to_join_a_swarm_that_the_frontend_manages(tmp_path: Path) -> None:
+    kept = KeptThings(Paths(tmp_path), parse(text("swarm: {manager: frontend}")), NODES)
+    node = NODES.by_name["rpi2"]
+    with pytest.raises(NotKept, match="join of the module swarm is for frontend to leave, not for rpi2"):
+        kept.write(node, "swarm", "join", b"another swarm")
+    # As modules/swarm/frontend/install.d/60-swarm writes it.
+    file = Paths(tmp_path).secrets / "modules/swarm/join"
+    file.parent.mkdir(parents=True)
+    file.write_text("id token 10.77.0.1:2377")
+    assert kept.read(node, "swarm", "join") == b"id token 10.77.0.1:2377"
 
 
 def test_a_module_that_wants_the_registrys_port_is_named(tmp_path: Path) -> None:
