@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from kestrelpi import terminal
 from kestrelpi.errors import UserError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -170,7 +171,8 @@ def attached(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -
     words = [str(word) for word in argv]
     before = signal.signal(signal.SIGINT, lambda number, frame: None)  # not SIG_IGN, which it would inherit
     try:
-        return subprocess.run(words, env=environment(env), check=False).returncode
+        with terminal.lent():
+            return subprocess.run(words, env=environment(env), check=False).returncode
     except FileNotFoundError as error:
         raise missing(words[0]) from error
     finally:

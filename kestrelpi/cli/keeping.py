@@ -16,6 +16,17 @@ from kestrelpi.images.by_hand import ByHand
 from kestrelpi.images.scripts import NAME
 
 PROPOSED = "by-hand"
+DONE = {
+    "gone": "removed",
+    "folder": "folder",
+    "link": "link",
+    "text": "written",
+    "bytes": "not kept",
+    "mode": "rights",
+}
+"""What is said of each kind of change."""
+LISTED = 40
+"""So many changes are listed."""
 
 
 def folder(ctx: Context, image: str) -> Path:
@@ -37,12 +48,12 @@ def offer(ctx: Context, image: str, found: Sequence[ByHand], save: str | None) -
     path = folder(ctx, image) / (save or proposed(folder(ctx, image)))
     useful = by_hand.worth_a_script(found)
     if useful and not save:
-        ctx.say(by_hand.script(found))
+        ctx.say(summary(found) if _asked() and not ctx.verbose else by_hand.script(found))
     if by_hand.installed(found):
         ctx.say("Packages changed too; their place is images.<name>.packages or a list: they are not in the script.")
     keep = useful and (bool(save) or (_asked() and click.confirm(f"Keep this as {path}?", default=False, err=True)))
     if keep:
-        write_whole(path, by_hand.script(found), 0o755)
+        write_whole(path, by_hand.script(found), 0o700 if by_hand.private(found) else 0o755)
     if ctx.json:
         changes = [{"kind": one.kind, "path": f"/{one.name}"} for one in found]
         ctx.document({"image": image, "changes": changes, "script": str(path) if keep else ""})
@@ -50,6 +61,17 @@ def offer(ctx: Context, image: str, found: Sequence[ByHand], save: str | None) -
         click.echo(f"{path}: in force with the next kestrelpi images build {image}")
     elif useful:
         ctx.say("Thrown away.")
+
+
+def summary(found: Sequence[ByHand]) -> str:
+    """A line for each change that the script would make."""
+    shown = [one for one in found if not one.name.startswith(by_hand.PACKAGES)]
+    lines = [f"  {DONE[one.kind]:<8} /{one.name}" for one in shown[:LISTED]]
+    if len(shown) > LISTED:
+        lines.append(f"  and {len(shown) - LISTED} more")
+    if any(one.kind == "bytes" for one in shown):
+        lines.append("What is no short text is not kept in a script: its place is /etc/kestrelpi/overlays/node/")
+    return "\n".join(lines)
 
 
 def proposed(where: Path) -> str:

@@ -20,6 +20,7 @@ NOISE = (
     *("tmp", "run", "proc", "sys", "dev", "var/tmp", "var/log", "var/cache", "var/lib/apt/lists", "var/lib/systemd"),
     *("root/.bash_history", "root/.lesshst", "root/.viminfo", "root/.cache", "root/.local/share/nano"),
     *("etc/ld.so.cache", "etc/.pwd.lock"),
+    *(f"etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")),
 )
 """What a shell leaves behind without being asked."""
 PACKAGES = "var/lib/dpkg/"
@@ -156,3 +157,8 @@ def installed(found: Sequence[ByHand]) -> bool:
 def worth_a_script(found: Sequence[ByHand]) -> bool:
     """Whether the script would do anything."""
     return any(not one.name.startswith(PACKAGES) for one in found)
+
+
+def private(found: Sequence[ByHand]) -> bool:
+    """Whether the script would hold what not everybody may read, such as /etc/shadow."""
+    return any(one.kind == "text" and not one.mode & 0o004 for one in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,17 @@ def test_a_failed_script_says_how_to_look_around_where_it_failed(paths: Paths) -
     assert "exit 3" in said.stdout
     assert "cannot access '/etc/half'" in said.stderr
     assert support.mounts_below(paths.root) == []
+
+
+def test_on_a_terminal_a_user_is_asked_whether_to_keep_what_was_done(paths: Paths) -> None:
+    """The shell inside had the terminal's foreground: who asks next must have it again."""
+    make(paths)
+    argv = [sys.executable, "-m", "kestrelpi", "--root", str(paths.root), "images", "shell", "default"]
+    typed = "echo by hand >/etc/motd; exit\ny\n"
+    command = ["script", "--quiet", "--return", "--command", shlex.join(argv), "/dev/null"]
+    said = subprocess.run(command, input=typed, capture_output=True, text=True, check=False, timeout=120)
+    assert "written  /etc/motd" in said.stdout
+    assert "Keep this as" in said.stdout
+    assert said.returncode == 0, said.stdout
+    script = paths.etc / "images/default/configure.d/80-by-hand"
+    assert "by hand" in script.read_text()

@@ -55,6 +55,20 @@ def test_json_lists_the_changes(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert document["script"].endswith("/80-mine")
 
 
+def test_a_script_with_what_is_private_is_private(tmp_path: Path) -> None:
+    shadow = ByHand("text", "etc/shadow", 0o640, "0:42", "root:$y$…\n")
+    keeping.offer(context(tmp_path), "default", [MOTD, shadow], "80-mine")
+    path = tmp_path / "etc/kestrelpi/images/default/configure.d/80-mine"
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_on_a_terminal_the_changes_are_listed() -> None:
+    gone = ByHand("gone", "etc/networks")
+    assert keeping.summary([MOTD, gone, STATUS]) == "  written  /etc/motd\n  removed  /etc/networks"
+    assert "overlays/node" in keeping.summary([ByHand("bytes", "etc/key")])
+    assert keeping.summary([gone] * 45).splitlines()[-2:] == ["  removed  /etc/networks", "  and 5 more"]
+
+
 def test_names(tmp_path: Path) -> None:
     folder = tmp_path / "etc/kestrelpi/images/default/configure.d"
     folder.mkdir(parents=True)

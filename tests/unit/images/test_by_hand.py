@@ -34,6 +34,7 @@ def test_nothing_but_what_every_shell_leaves(upper: Path, lower: Path) -> None:
     (upper / "root").mkdir()
     (lower / "root").mkdir()
     (upper / "root/.bash_history").write_text("ls\n")
+    (upper / "etc/shadow-").write_text("the one before\n")
     (upper / "tmp").mkdir()
     (upper / "tmp/x").write_text("x")
     (upper / "var/log").mkdir(parents=True)
