@@ -16,9 +16,9 @@ from kestrelpi.errors import UserError
 if TYPE_CHECKING:
     from kestrelpi.images.apt import Proposal
     from kestrelpi.images.apt_history import Entry
-    from kestrelpi.images.build import Watcher
     from kestrelpi.images.compare import Change
     from kestrelpi.images.store import Generation
+    from kestrelpi.images.watcher import Watcher
     from kestrelpi.images.workshop import Versions
     from kestrelpi.releasing.outcome import Outcome
 
@@ -126,6 +126,7 @@ def _go(ctx: Context, propose: Callable[[Watcher], Proposal], only_plan: bool, a
     from kestrelpi.images import apt
 
     with build_watch.watcher(ctx) as watch:
+        watch.work("Working out what would change")
         proposal = propose(watch)
     nothing = proposal.is_nothing(ctx.paths)
     if only_plan and ctx.json:

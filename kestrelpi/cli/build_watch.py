@@ -32,6 +32,10 @@ class Lines:
         self.records: list[StepRecord] = []
         self.changed = True
 
+    def work(self, what: str) -> None:
+        """Something that takes a while begins, before any build."""
+        self.ctx.say(f"{what} …")
+
     def begin(self, plan: BuildPlan) -> None:
         self.changed = not plan.up_to_date
         stale = sum(not step.cached for step in plan.steps)
@@ -64,6 +68,9 @@ class LiveView(Lines):
         self.title = self.why = self.last = ""
         self.step_began = time.monotonic()
 
+    def work(self, what: str) -> None:
+        self.title, self.step_began = what, time.monotonic()
+
     def begin(self, plan: BuildPlan) -> None:
         super().begin(plan)
         self.steps = len(plan.steps) + 1  # the boot files come last
@@ -82,23 +89,29 @@ class LiveView(Lines):
 
     def __rich__(self) -> RenderableType:
         """What is drawn below the lines of the steps that are done."""
-        if not self.steps or self.finished >= self.steps:
+        if not self.title or 0 < self.steps <= self.finished:
             return Text("")
         now = time.monotonic()
         head = Table.grid(padding=(0, 2))
-        head.add_row(
-            ProgressBar(total=self.steps, completed=self.finished, width=20),
-            Text(f"{self.finished}/{self.steps}"),
-            Text(self.title, style="bold"),
-            Text(f"{now - self.step_began:.0f} s"),
-            Text(f"({short(self.why)})" if self.why else "", style="dim"),
-            Text(f"{now - self.began:.0f} s in all", style="dim"),
-        )
+        running = (Text(self.title, style="bold"), Text(f"{now - self.step_began:.0f} s"))
+        if self.steps:
+            head.add_row(
+                ProgressBar(total=self.steps, completed=self.finished, width=20),
+                Text(f"{self.finished}/{self.steps}"),
+                *running,
+                Text(f"({short(self.why)})" if self.why else "", style="dim"),
+                Text(f"{now - self.began:.0f} s in all", style="dim"),
+            )
+        else:
+            head.add_row(*running)
         return Group(head, Text(self.last, style="dim", no_wrap=True, overflow="ellipsis"))
 
 
 class Events(Lines):
     """Each thing that happens as a JSON object in a line of standard error; the document comes at the end."""
+
+    def work(self, what: str) -> None:
+        self._say("work", what=what)
 
     def begin(self, plan: BuildPlan) -> None:
         self.changed = not plan.up_to_date

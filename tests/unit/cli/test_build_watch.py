@@ -10,8 +10,8 @@ from rich.console import Console
 
 from kestrelpi.cli.build_watch import Events, Lines, LiveView, short
 from kestrelpi.cli.context import Context
+from kestrelpi.images.chain import Step
 from kestrelpi.images.manifest import StepRecord
-from kestrelpi.images.plan import Step
 from kestrelpi.paths import Paths
 
 
@@ -43,14 +43,16 @@ def test_a_line_a_step(ctx: Context, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_events_are_json_objects_a_line_each(ctx: Context, capsys: pytest.CaptureFixture[str]) -> None:
     events = Events(ctx)
+    events.work("Looking")
     events.start(STEP)
     events.line('a "line"')
     events.done(record("50-x"))
     said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [one["event"] for one in said] == ["start", "line", "done"]
-    assert said[0]["stale"] == "script"
-    assert said[1]["text"] == 'a "line"'
-    assert (said[2]["name"], said[2]["seconds"], said[2]["cached"]) == ("50-x", 1.25, False)
+    assert [one["event"] for one in said] == ["work", "start", "line", "done"]
+    assert said[0]["what"] == "Looking"
+    assert said[1]["stale"] == "script"
+    assert said[2]["text"] == 'a "line"'
+    assert (said[3]["name"], said[3]["seconds"], said[3]["cached"]) == ("50-x", 1.25, False)
     assert all(one["at"] >= 0 for one in said)
 
 
@@ -73,6 +75,20 @@ def test_the_live_display_shows_the_running_step(ctx: Context) -> None:
     with console.capture() as captured:
         console.print(view)
     assert captured.get().strip() == ""
+
+
+def test_what_takes_long_before_a_build_is_shown_with_its_last_line(ctx: Context) -> None:
+    console = Console(width=120, record=True, force_terminal=True)
+    view = LiveView(ctx, console)
+    with console.capture() as captured:
+        console.print(view)
+    assert captured.get().strip() == ""
+    view.work("Working out what would change")
+    view.line("Reading package lists...")
+    with console.capture() as captured:
+        console.print(view)
+    assert "Working out what would change" in captured.get()
+    assert "Reading package lists..." in captured.get()
 
 
 def test_a_reason_is_cut_to_a_line() -> None:
