@@ -30,7 +30,8 @@ from pathlib import Path
 from kestrelpi import config, run
 from kestrelpi.cli.table import print_table
 from kestrelpi.config import Config
-from kestrelpi.images.build import UPDATED, build
+from kestrelpi.images.assemble import UPDATED
+from kestrelpi.images.build import build
 from kestrelpi.images.store import Generation
 from kestrelpi.lab import demo
 from kestrelpi.lab.lab import Lab

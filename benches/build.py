@@ -21,11 +21,12 @@ from pathlib import Path
 
 from kestrelpi import config
 from kestrelpi.cli.table import print_table
-from kestrelpi.images.build import Silent, build
+from kestrelpi.images.build import build
 from kestrelpi.images.layers import remove_tree
 from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.plan import plan
 from kestrelpi.images.store import Generation, Store
+from kestrelpi.images.watcher import Silent
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import edit
 from kestrelpi.paths import Paths

@@ -24,12 +24,12 @@ from kestrelpi.frontend import changes, state
 from kestrelpi.frontend.changes import FileChange
 from kestrelpi.frontend.machine import Machine
 from kestrelpi.frontend.scripts import Variables, fingerprint, module_variables, run_scripts, variables
-from kestrelpi.images.build import Silent
 from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.overrides import Resolved
 from kestrelpi.images.plan import plan as plan_image
 from kestrelpi.images.sources import frontend_scripts
 from kestrelpi.images.store import Generation
+from kestrelpi.images.watcher import Silent
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.releasing import making, trial

@@ -13,8 +13,9 @@ from kestrelpi.cli.context import Context
 from kestrelpi.cli.release_view import print_flaw
 from kestrelpi.cli.table import print_table
 from kestrelpi.images import lock, sbom
+from kestrelpi.images.chain import Step
 from kestrelpi.images.compare import Change, Difference
-from kestrelpi.images.plan import BuildPlan, Step
+from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.store import Generation
 from kestrelpi.releasing.making import Made
 from kestrelpi.releasing.overview import Row
@@ -72,7 +73,8 @@ def show_plan(ctx: Context, plan: BuildPlan) -> None:
         return
     rows = []
     for step in plan.steps:
-        source = str(step.path) if step.path else f"{len(step.overrides)} lists" if step.kind == "packages" else ""
+        lists = f"{len(step.overrides)} lists" if step.overrides else ""
+        source = str(step.path) if step.path else lists
         overrides = ", ".join(map(str, step.overrides)) if step.path else ""
         rows.append((step.phase, step.name, "keep" if step.cached else "run", short(step.stale), source, overrides))
     print_table(("PHASE", "STEP", "", "WHY", "FILE", "OVERRIDES"), rows)

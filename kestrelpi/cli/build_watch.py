@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kestrelpi.cli.context import Context
+from kestrelpi.images.chain import Step
 from kestrelpi.images.manifest import StepRecord
-from kestrelpi.images.plan import BuildPlan, Step
+from kestrelpi.images.plan import BuildPlan
 
 REFRESH = 4
 """Times a second that the live display is drawn, so that its seconds run while a step says nothing."""
@@ -37,12 +38,16 @@ class Lines:
         self.ctx.say(f"{what} …")
 
     def begin(self, plan: BuildPlan) -> None:
-        self.changed = not plan.up_to_date
+        self._forget(plan)
         stale = sum(not step.cached for step in plan.steps)
         if self.changed:
             self.ctx.say(
                 f"{plan.image}: {plan.suite} from {plan.mirror.uri}, {stale} of {len(plan.steps)} steps to run"
             )
+
+    def _forget(self, plan: BuildPlan) -> None:
+        """A build may begin again by another plan."""
+        self.records, self.changed = [], not plan.up_to_date
 
     def start(self, step: Step) -> None:
         if not step.cached and self.ctx.verbose:
@@ -73,6 +78,7 @@ class LiveView(Lines):
 
     def begin(self, plan: BuildPlan) -> None:
         super().begin(plan)
+        self.finished = 0
         self.steps = len(plan.steps) + 1  # the boot files come last
 
     def start(self, step: Step) -> None:
@@ -114,7 +120,7 @@ class Events(Lines):
         self._say("work", what=what)
 
     def begin(self, plan: BuildPlan) -> None:
-        self.changed = not plan.up_to_date
+        self._forget(plan)
         steps = [{"phase": one.phase, "name": one.name, "cached": one.cached, "stale": one.stale} for one in plan.steps]
         self._say("begin", image=plan.image, suite=plan.suite, up_to_date=plan.up_to_date, steps=steps)
 

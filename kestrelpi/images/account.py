@@ -11,7 +11,7 @@ from kestrelpi.files import write_whole
 from kestrelpi.images import licences, sbom
 from kestrelpi.images import lock as locking
 from kestrelpi.images.layers import Layers
-from kestrelpi.images.lock import Lock
+from kestrelpi.images.lock import Lock, Section
 from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.store import Generation
 from kestrelpi.images.tree import clamp, read_digests, tree_hash
@@ -48,10 +48,14 @@ def hash_root(root: Path, layers: Layers, keys: Sequence[str]) -> str:
 
 def lock_of(plan: BuildPlan, layers: Layers) -> Lock | None:
     """What the layers of a build have installed."""
-    found = [section for step in plan.steps if (section := locking.read_section(layers.folder / step.key))]
-    if len(found) != len(locking.PHASES):
-        return None
-    return Lock(plan.suite, plan.wanted.words, {one.phase: one for one in found})
+    found: dict[str, Section] = {}
+    for step in plan.steps:
+        section = locking.read_section(layers.folder / step.key)
+        if section:
+            found[section.phase] = locking.merged(found.get(section.phase), section)
+        elif step.phase in locking.PHASES:
+            return None
+    return Lock(plan.suite, plan.wanted.words, found)
 
 
 def keep_lock(paths: Paths, generation: Generation, plan: BuildPlan) -> None:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked, write_whole
-from kestrelpi.images import account, apt_history, forced, needs, packages, scripts, wishes
+from kestrelpi.images import account, apt_history, forced, needs, packages, wishes
+from kestrelpi.images.added import DoesNotFit
 from kestrelpi.images.apt_history import Entry
-from kestrelpi.images.build import Watcher, preflight
 from kestrelpi.images.compare import Change, changes_between
+from kestrelpi.images.install import job_of
 from kestrelpi.images.layers import Layers
-from kestrelpi.images.lock import Section
+from kestrelpi.images.lock import Section, read_section
 from kestrelpi.images.manifest import installed_packages
-from kestrelpi.images.packages import STAND_IN, Wanted
+from kestrelpi.images.packages import STAND_IN
 from kestrelpi.images.plan import BuildPlan, plan
+from kestrelpi.images.preflight import preflight
 from kestrelpi.images.resolve import resolve
 from kestrelpi.images.store import Generation
-from kestrelpi.images.workshop import Versions, opened, scratch_folder
+from kestrelpi.images.watcher import Watcher
+from kestrelpi.images.workshop import Chosen, Versions, opened, scratch_folder
 from kestrelpi.paths import Paths
 
 NAMED = 8
@@ -41,8 +44,8 @@ class Proposal:
     text: str
     """The new text of the image's list."""
     changes: tuple[Change, ...]
-    chosen: Section | None = None
-    """What the packages phase would install."""
+    chosen: Chosen | None = None
+    """What the packages phase would install; None: all of it is kept."""
     force: str = ""
     undone: Entry | None = None
 
@@ -90,7 +93,7 @@ def propose_remove(paths: Paths, config: Config, image: str, names: Sequence[str
                 fix=f"take it out of images.{image}.packages, and run: kestrelpi images build {image}",
             )
     text = wishes.removed(wishes.read(wishes.path_of(paths, image)), names)
-    still = wanted_with(paths, todo, config, text).names
+    still = plan(paths, config, image, wished=text).wanted.names
     text = wishes.appended(text, [f"-{name}" for name in names if name in still])
     return _proposal(paths, config, image, "remove", names, text, watch)
 
@@ -119,11 +122,13 @@ def _proposal(
     watch: Watcher,
     force: str = "",
 ) -> Proposal:
-    todo = plan(paths, config, image)
-    current = built(todo)
-    wanted = wanted_with(paths, todo, config, text)
-    chosen, base = choose(paths, replace(todo, wanted=wanted), watch, newest=bool(force))
-    after = base | {one.name: one.version for one in chosen.packages if one.name not in (wanted.parts or {})}
+    current = built(plan(paths, config, image))
+    try:
+        todo = plan(paths, config, image, wished=text, whole=bool(force))
+        chosen, after = choose(paths, todo, watch, newest=bool(force))
+    except DoesNotFit:
+        todo = plan(paths, config, image, wished=text, whole=True)
+        chosen, after = choose(paths, todo, watch, newest=False)
     before = {name: version for name, version in current.manifest.packages.items() if name in _managed(current, after)}
     changes = changes_between(before, after)
     return Proposal(image, action, tuple(names), text, changes, chosen, force if changes else "")
@@ -137,8 +142,8 @@ def _managed(current: Generation, after: dict[str, str]) -> set[str]:
 
 def built(todo: BuildPlan) -> Generation:
     """The current generation; raises UserError when there is none, or what it was made of is gone."""
-    number = packages_step(todo)
-    if todo.current is None or not all(step.cached for step in todo.steps[:number]):
+    below = todo.steps[: packages_steps(todo)[0]]
+    if todo.current is None or not all(step.cached for step in below):
         raise UserError(
             f"what the packages of {todo.image} are installed over is not there",
             fix=f"kestrelpi images build {todo.image}",
@@ -146,23 +151,40 @@ def built(todo: BuildPlan) -> Generation:
     return todo.current
 
 
-def packages_step(todo: BuildPlan) -> int:
-    return next(number for number, step in enumerate(todo.steps) if step.kind == "packages")
+def packages_steps(todo: BuildPlan) -> list[int]:
+    """The numbers of the steps of the packages phase."""
+    return [number for number, step in enumerate(todo.steps) if step.kind == "packages"]
 
 
-def wanted_with(paths: Paths, todo: BuildPlan, config: Config, text: str) -> Wanted:
-    """What the lists would ask for if the image's own had this text."""
-    own = wishes.path_of(paths, todo.image)
-    others = [one for one in todo.lists if one.name != wishes.NAME]
-    texts = [(one.path, scripts.render(one, todo.settings).decode()) for one in others]
-    return packages.read_lists([*texts, (own, text)], config.images[todo.image].packages)
+def choose(paths: Paths, todo: BuildPlan, watch: Watcher, newest: bool) -> tuple[Chosen | None, dict[str, str]]:
+    """What apt would install, and all packages that would be there then, by name with their versions.
 
-
-def choose(paths: Paths, todo: BuildPlan, watch: Watcher, newest: bool) -> tuple[Section, dict[str, str]]:
-    """What apt would install, and what is there before."""
+    Nothing is chosen when the packages phase has been carried out already; `newest`: it is to be carried out again.
+    Raises DoesNotFit.
+    """
     preflight(paths, todo)
     layers = Layers(paths.cache / "layers")
-    below = [step.key for step in todo.steps[: packages_step(todo)]]
+    numbers = packages_steps(todo)
+    runs = numbers[0] if newest else next((one for one in numbers if not todo.steps[one].cached), None)
+    status = (layers.tree(todo.steps[0].key) / "var/lib/dpkg/status").read_text(encoding="utf-8")
+    after = installed_packages(status)
+    kept = [read_section(layers.folder / todo.steps[one].key) for one in numbers if runs is None or one < runs]
+    for section in kept:
+        after |= _installs(section, todo) if section else {}
+    if runs is None:
+        return None, after
+    section = _resolve(paths, todo, runs, watch, newest)
+    return Chosen(section, todo.steps[runs].added), after | _installs(section, todo)
+
+
+def _installs(section: Section, todo: BuildPlan) -> dict[str, str]:
+    """The packages of a section that are installed whole, with their versions."""
+    return {one.name: one.version for one in section.packages if one.name not in (todo.wanted.parts or {})}
+
+
+def _resolve(paths: Paths, todo: BuildPlan, number: int, watch: Watcher, newest: bool) -> Section:
+    """What apt would install in the step `number`."""
+    layers = Layers(paths.cache / "layers")
     keep = None if newest else account.kept_versions(todo.current, todo.suite)
     with (
         locked(paths.state / "build.lock", "the image builder", wait=1.0),
@@ -170,10 +192,8 @@ def choose(paths: Paths, todo: BuildPlan, watch: Watcher, newest: bool) -> tuple
         scratch_folder(shop) as scratch,
     ):
         log = paths.log / "images" / todo.image / shop.started / "apt.log"
-        files = [packages.make_stand_in(scratch), *(one.path for one in todo.packages_fetched)]
-        chosen = resolve(below, shop, scratch, files, log, keep)
-    status = (layers.tree(below[0]) / "var/lib/dpkg/status").read_text(encoding="utf-8")
-    return chosen, installed_packages(status)
+        job = job_of(todo.steps[number], todo, scratch)
+        return resolve(job, [step.key for step in todo.steps[:number]], shop, scratch, log, keep)
 
 
 def carry_out(paths: Paths, config: Config, proposal: Proposal, make: Make) -> Entry:

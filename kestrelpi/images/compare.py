@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from kestrelpi.images import added
 from kestrelpi.images.keys import PREVIOUS
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation
@@ -53,7 +54,8 @@ def _made_of(generation: Generation, layers: Layers) -> dict[str, str]:
         info = layers.info(key)
         for name, value in (info.fields if info else {}).items():
             if info and name not in ("phase", "name", PREVIOUS):
-                found[f"{info.phase} {info.name}: {name}"] = value[:12] if HASH.fullmatch(value) else value
+                step = added.step_name(1) if info.phase == added.PHASE else info.name  # added or not: the same packages
+                found[f"{info.phase} {step}: {name}"] = value[:12] if HASH.fullmatch(value) else value
     return found
 
 

@@ -15,8 +15,9 @@ from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.images import binfmt, by_hand, mirror, scaffold, steps
 from kestrelpi.images.by_hand import ByHand
+from kestrelpi.images.chain import Step
 from kestrelpi.images.layers import Draft, Layers, remove_tree
-from kestrelpi.images.plan import BuildPlan, Step, plan
+from kestrelpi.images.plan import BuildPlan, plan
 from kestrelpi.images.store import Generation
 from kestrelpi.images.workshop import NONINTERACTIVE, Workshop, whole_root
 from kestrelpi.paths import Paths
@@ -64,7 +65,7 @@ def shell_at(paths: Paths, config: Config, image: str, name: str, where: str = "
         )
     with workplace(paths) as folder:
         native = scaffold.can_be_native() and not binfmt.is_native()
-        made = scaffold.make(paths.cache / "scaffold", native, own_perl=whole.suite == mirror.release())
+        made = scaffold.make(paths.cache / "scaffold", native, own_release=whole.suite == mirror.release())
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         shop = Workshop(whole, layers, folder, made, started, lambda text: None)
         below = [one.key for one in whole.steps[:number]]

@@ -1,4 +1,4 @@
-"""The packages phase: just the archives of one section of a lock file, installed in one run of the frontend's apt."""
+"""A packages step: just the archives of one section of a lock file, installed in one run of the frontend's apt."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import fetched, packages, pool
+from kestrelpi.images.chain import Step
 from kestrelpi.images.layers import Draft
 from kestrelpi.images.lock import Package, Section
 from kestrelpi.images.manifest import installed_packages
+from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.resolve import resolve
 from kestrelpi.images.workshop import NONINTERACTIVE, Workshop, scratch_folder, whole_root
 from kestrelpi.sandbox import CHROOT_PATH, bind, writable_system_folders
@@ -19,25 +21,38 @@ from kestrelpi.sandbox import CHROOT_PATH, bind, writable_system_folders
 ONLY_THESE = (("sourceparts", "/dev/null"), ("preferencesparts", "/dev/null"))
 
 
-def install_packages(below: Sequence[str], draft: Draft, shop: Workshop, log: Path) -> Section:
-    """Install what the lock file says or, without one, what apt decides; returns what that was."""
+def install_packages(step: Step, below: Sequence[str], draft: Draft, shop: Workshop, log: Path) -> Section:
+    """Install what the lock file says or, without one, what apt decides; returns what that was.
+
+    Raises added.DoesNotFit when a step that adds packages can't.
+    """
     plan = shop.plan
     with scratch_folder(shop) as scratch:
-        fetched.verify_all(plan.packages_fetched)
-        files = [packages.make_stand_in(scratch), *(one.path for one in plan.packages_fetched)]
-        chosen = plan.lock.sections["packages"] if plan.lock else shop.chosen
-        chosen = chosen or resolve(below, shop, scratch, files, log, shop.keep)
+        job = job_of(step, plan, scratch)
+        chosen = plan.lock.sections[step.phase] if plan.lock else None
+        if shop.chosen and shop.chosen.added == step.added:
+            chosen = shop.chosen.section
+        chosen = chosen or resolve(job, below, shop, scratch, log, shop.keep)
         pool.fetch(chosen.packages, plan.mirror, shop.archives, log, shop.line)
-        _install(chosen, files, below, draft, shop, scratch, log)
-    _check(chosen, draft.tree, plan.wanted)
+        _install(job, chosen, below, draft, shop, scratch, log)
+    _check(chosen, draft.tree, job.wanted)
     return chosen
 
 
+def job_of(step: Step, plan: BuildPlan, scratch: Path) -> packages.Job:
+    """What a packages step installs; package files are examined, or made in `scratch`."""
+    if step.added:
+        return packages.Job(packages.Wanted(step.added), over=True)
+    fetched.verify_all(plan.packages_fetched)
+    files = (packages.make_stand_in(scratch), *(one.path for one in plan.packages_fetched))
+    return packages.Job(plan.wanted, files)
+
+
 def _install(
-    chosen: Section, files: Sequence[Path], below: Sequence[str], draft: Draft, shop: Workshop, scratch: Path, log: Path
+    job: packages.Job, chosen: Section, below: Sequence[str], draft: Draft, shop: Workshop, scratch: Path, log: Path
 ) -> None:
     """One apt run that knows of no other packages: so its result depends on nothing else."""
-    root, wanted = shop.mount, shop.plan.wanted
+    root, wanted, files = shop.mount, job.wanted, job.files
     lists, config, sources = scratch / "lists", scratch / "apt.conf", scratch / "lock.sources"
     (lists / "partial").mkdir(parents=True)
     sources.write_text(pool.flat_repository(chosen.packages, scratch / "repository"))
@@ -46,14 +61,14 @@ def _install(
     archives = root / "var/cache/apt/archives"
     box = whole_root(below, draft, shop, shop.scaffold.quiet).plus(
         *([bind(shop.archives, archives), bind(lists, root / "var/lib/apt/lists")]),
-        ["cp", *files, root / "tmp"],
+        *(["cp", str(file), str(root / "tmp")] for file in files),
         *packages.other_suites(wanted, shop.plan.mirror, scratch, root),
     )
     names = [name.partition("/")[0] for name in wanted.names]
     parts = [(one, (wanted.parts or {})[one.name]) for one in chosen.packages if one.name in (wanted.parts or {})]
     commands = [
         ["apt-get", "update", "--error-on=any"],
-        ["apt-get", "dist-upgrade", *names, *(str(root / "tmp" / one.name) for one in files)],
+        ["apt-get", *job.command, *names, *(str(root / "tmp" / one.name) for one in files)],
         *(unpack for one, folders in parts for unpack in _unpack_part(one, archives, folders, scratch, root)),
     ]
     whole = ["sh", "-euc", "\n".join(shlex.join(one) for one in commands)]

@@ -17,6 +17,8 @@ from kestrelpi.images.deb822 import Stanza, parse, text_of
 from kestrelpi.paths import Paths
 
 NAME = "packages.lock"
+FIELD = "lock file"
+"""The field of a step's key that says what --locked installed."""
 FORMAT = "1"
 HEAD = """# Written by kestrelpi images build; kestrelpi images build --locked installs exactly these packages.
 # Keep it with your configuration. Don't edit it.
@@ -99,6 +101,14 @@ class Section:
 def section(phase: str, epoch: int, packages: Iterable[Package]) -> Section:
     """A section with its packages in order."""
     return Section(phase, epoch, tuple(sorted(packages, key=lambda one: (one.name, one.version))))
+
+
+def merged(lower: Section | None, upper: Section) -> Section:
+    """What two steps of one phase have installed, one over the other: the upper one has the last word."""
+    if lower is None:
+        return upper
+    found = {one.name: one for one in (*lower.packages, *upper.packages)}
+    return section(upper.phase, max(lower.epoch, upper.epoch), found.values())
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,22 @@ class Wanted:
         return (*self.names, *parts)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What one packages step installs."""
+
+    wanted: Wanted
+    files: tuple[Path, ...] = ()
+    """Package files."""
+    over: bool = False
+    """Whether packages lie below that stay as they are; else it is Debian's base system, which is upgraded too."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What apt-get is told."""
+        return ("install", "--no-remove") if self.over else ("dist-upgrade",)
+
+
 def read_lists(lists: Iterable[tuple[Path, str]], more: Sequence[str] = ()) -> Wanted:
     """Merge lists, given as path and text.
 
@@ -132,6 +148,7 @@ def apt_config(root: Path, acquire: Iterable[str], path: str) -> str:
         "Dir": f"{root}/",
         "Dir::Etc::parts": "/dev/null",
         "Dir::State::status": f"{root}/var/lib/dpkg/status",
+        "Dir::Bin::dpkg": "dpkg",  # the first in the PATH below: the scaffold's, if it has one
         "Dir::Bin::methods": "/usr/lib/apt/methods",
         "Dir::Bin::solvers::": "/usr/lib/apt/solvers",
         "Dir::Cache::pkgcache": "",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kestrelpi.config import Config
 from kestrelpi.config.model import RootKind
 from kestrelpi.errors import ConfigError
-from kestrelpi.images import fetched, forced, keys, mirror, packages, scripts, squashfs
+from kestrelpi.images import fetched, keys, mirror, packages, scripts, squashfs, wishes
 from kestrelpi.images import lock as locking
-from kestrelpi.images.layers import Layers
+from kestrelpi.images.chain import Chain, Step
 from kestrelpi.images.lock import Lock
 from kestrelpi.images.modules import Module, of_image, uid_variables
 from kestrelpi.images.overrides import Resolved, resolve, resolve_all
@@ -23,29 +22,6 @@ from kestrelpi.paths import Paths
 PHASES = ("bootstrap", "install", "packages", "post-install", "configure")
 RECIPE = "2"
 """Counts changes of what bootstrap and packages do, so that older layers aren't taken for theirs."""
-
-LOCK = "lock file"
-"""The field of a key that says what --locked installed."""
-
-Kind = Literal["bootstrap", "packages", "script", "overlay"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a build, whose result is one layer."""
-
-    phase: str
-    name: str
-    kind: Kind
-    origin: str
-    fields: Mapping[str, str]
-    key: str
-    cached: bool
-    stale: str = ""
-    """Why no kept layer can be used: which fields differ from the last build's; `new` when there was none."""
-    script: scripts.Script | None = None
-    path: Path | None = None
-    overrides: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +73,7 @@ class BuildPlan:
     def to_verify(self) -> list[fetched.Fetched]:
         """What the steps that run will use of what modules fetch."""
         running = [step for step in self.steps if not step.cached]
-        debs = self.packages_fetched if any(step.kind == "packages" for step in running) else []
+        debs = self.packages_fetched if any(step.kind == "packages" and not step.added for step in running) else []
         return [*debs, *(one for step in running if step.script for one in step.script.fetched)]
 
     @property
@@ -119,11 +95,14 @@ def plan(
     apt: Path = Path("/etc/apt"),
     *,
     locked: bool = False,
+    whole: bool = False,
+    wished: str | None = None,
 ) -> BuildPlan:
     """Work out the steps of `image`; nothing is changed. Raises UserError for what a build would fail on at once.
 
     `where`: the configuration's file, for errors; `apt`: the frontend's own apt configuration; `locked`: install what
-    the image's lock file says.
+    the image's lock file says; `whole`: all packages in one step; `wished`: the text of the list that kestrelpi apt
+    writes, if not what it is.
     """
     chosen = config.images.get(image)
     if chosen is None:
@@ -141,19 +120,20 @@ def plan(
     found = resolve(lists)
     for one in found.values():
         packages.check_list_name(one.name, one.path)
-    texts = ((one.path, scripts.render(one, settings).decode()) for one in found.values())
-    wanted = packages.read_lists(texts, chosen.packages)
+    others = [one for one in found.values() if wished is None or one.name != wishes.NAME]
+    texts = [(one.path, scripts.render(one, settings).decode()) for one in others]
+    wanted = packages.read_lists([*texts, (wishes.path_of(paths, image), wished or "")], chosen.packages)
     lock = read_lock(paths, image, suite, wanted) if locked else None
     node_overlay = resolve(overlay_layers(paths, "node", modules, image))
     initramfs = resolve(overlay_layers(paths, "initramfs", modules, image))
-    chain = _Chain(paths, image, lock)
+    chain = Chain(paths, image, lock, whole=whole)
     chain.add("bootstrap", "debootstrap", "bootstrap", {"recipe": RECIPE, "suite": suite, "arch": scripts.ARCH})
     removed = []
     for phase in PHASES[1:]:
         if phase == "packages":
             debs = {f"fetched {one.name}": one.required_sha256() for one in brought.values() if one.package}
             fields = {"recipe": RECIPE, "suite": suite, "arch": scripts.ARCH, **wanted.fields, **debs}
-            chain.add("packages", "apt", "packages", fields, paths=[one.path for one in found.values()])
+            chain.add_packages(fields, [one.path for one in found.values()])
             continue
         if phase == "configure":
             chain.add("configure", "overlay", "overlay", _overlay_fields(node_overlay, settings))
@@ -218,71 +198,3 @@ def _overlay_fields(files: Mapping[str, Resolved], settings: scripts.Settings) -
             mode = one.path.stat().st_mode & 0o7777
             fields[name] = f"{mode:o} {keys.hash_bytes(scripts.render(one, settings))}"
     return fields
-
-
-class _Chain:
-    """The steps so far; every key has the key before it among its fields."""
-
-    def __init__(self, paths: Paths, image: str, lock: Lock | None) -> None:
-        self.lock = lock
-        self.layers = Layers(paths.cache / "layers")
-        self.current = Store(paths).current(image)
-        self.forced = forced.read(paths, image)
-        self.steps: list[Step] = []
-        self._before = self._fields_before()
-
-    def add(self, phase: str, name: str, kind: Kind, fields: Mapping[str, str], paths: Sequence[Path] = ()) -> None:
-        self._add(phase, name, kind, "kestrelpi", fields, overrides=tuple(paths))
-
-    def add_script(self, script: scripts.Script) -> None:
-        source = script.source
-        self._add(
-            script.phase, script.name, "script", source.origin, script.fields, source.overrides, script, source.path
-        )
-
-    def _add(
-        self,
-        phase: str,
-        name: str,
-        kind: Kind,
-        origin: str,
-        fields: Mapping[str, str],
-        overrides: tuple[Path, ...] = (),
-        script: scripts.Script | None = None,
-        path: Path | None = None,
-    ) -> None:
-        whole = {**fields, "phase": phase, "name": name}
-        if self.steps:
-            whole[keys.PREVIOUS] = self.steps[-1].key
-        if phase in self.forced and not any(step.phase == phase for step in self.steps):
-            whole["--force"] = self.forced[phase]
-        whole |= self._locked(phase, name, whole)
-        key = keys.digest(whole)
-        cached = self.layers.has(key)
-        before = self._before.get((phase, name))
-        stale = "" if cached else self._why(key, before, whole)
-        self.steps.append(Step(phase, name, kind, origin, whole, key, cached, stale, script, path, overrides))
-
-    def _locked(self, phase: str, name: str, fields: Mapping[str, str]) -> dict[str, str]:
-        """The field that makes another key of a step when a lock file asks for what the kept layer doesn't have.
-
-        Without --locked: that of the layer in use, if nothing else about the step changed since.
-        """
-        key = keys.digest(fields)
-        if self.lock is None:
-            before = self._before.get((phase, name), {})
-            used = {LOCK: before[LOCK]} if LOCK in before else {}
-            return used if {**fields, **used} == before and not self.layers.has(key) else {}
-        wanted = self.lock.sections.get(phase)
-        there = locking.read_section(self.layers.folder / key) if wanted else None
-        return {LOCK: wanted.digest} if wanted and (there is None or there.digest != wanted.digest) else {}
-
-    def _why(self, key: str, before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
-        if self.current and key in self.current.manifest.keys:
-            return "the layer is gone"
-        return "new" if before is None else keys.difference(before, now) or keys.PREVIOUS
-
-    def _fields_before(self) -> dict[tuple[str, str], Mapping[str, str]]:
-        """The fields of the steps that made the current generation."""
-        infos = [self.layers.info(key) for key in (self.current.manifest.keys if self.current else ())]
-        return {(info.phase, info.name): info.fields for info in infos if info}

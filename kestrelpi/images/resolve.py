@@ -12,7 +12,9 @@ from urllib.parse import unquote
 from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import deb822, mirror, packages, pool
+from kestrelpi.images.added import DoesNotFit
 from kestrelpi.images.lock import Lock, Package, Section, section
+from kestrelpi.images.packages import Job
 from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.workshop import Workshop
 from kestrelpi.sandbox import CHROOT_PATH, Sandbox, bind, view
@@ -44,24 +46,26 @@ class Indexes:
 
 
 def resolve(
-    below: Sequence[str], shop: Workshop, scratch: Path, files: Sequence[Path], log: Path, keep: Lock | None = None
+    job: Job, below: Sequence[str], shop: Workshop, scratch: Path, log: Path, keep: Lock | None = None
 ) -> Section:
-    """What the packages phase is to install over the layers `below`, with the archives' indexes brought up to date.
+    """What a packages step is to install over the layers `below`, with the archives' indexes brought up to date.
 
-    `files`: package files that are installed too. `keep`: packages stay at these versions as far as their archives are
-    in the cache and everything fits together. Raises UserError for packages that there aren't.
+    `keep`: packages stay at these versions as far as their archives are in the cache and everything fits together.
+    Raises UserError for packages that there aren't, DoesNotFit for those that can't be added to what is there.
     """
     kept = [one for one in (keep.packages.values() if keep else ()) if pool.is_right(shop.archives / one.file, one)]
     apt = _Apt(below, shop, scratch, log, kept)
     indexes = apt.update()
     check_names(shop.plan, indexes)
     try:
-        found = apt.simulate(files)
-    except run.CommandFailed:
-        if not kept:
-            raise
-        shop.line("the versions of the last build don't go together with what is new: taking the newest of all")
-        return resolve(below, shop, scratch, files, log)
+        found = apt.simulate(job)
+    except run.CommandFailed as error:
+        if kept:
+            shop.line("the versions of the last build don't go together with what is new: taking the newest")
+            return resolve(job, below, shop, scratch, log)
+        if job.over:
+            raise DoesNotFit from error
+        raise
     known = {(one.name, one.version, one.architecture): one for one in kept}
     ours = {version: known[version] for version in found if version in known}
     others = pool.look_up([version for version in found if version not in known], indexes.packages)
@@ -109,12 +113,11 @@ class _Apt:
         roles = tuple((path, pool.role(uri, source)) for path, uri in debian if path.is_file())
         return Indexes(roles, pool.published(sorted(self.lists.glob("*Release"))))
 
-    def simulate(self, files: Sequence[Path]) -> list[Version]:
+    def simulate(self, job: Job) -> list[Version]:
         """What apt would install."""
-        wanted = self.shop.plan.wanted
-        rows = self.run(["apt-get", "--simulate", "dist-upgrade", *wanted.names, *files], _nothing)
+        rows = self.run(["apt-get", "--simulate", *job.command, *job.wanted.names, *job.files], _nothing)
         found = [match for row in rows if (match := INST.match(row)) and not match["origin"].startswith(LOCAL)]
-        for name in wanted.parts or {}:
+        for name in job.wanted.parts or {}:
             rows = self.run(["apt-get", "download", "--print-uris", name], _nothing)
             found += [match for row in rows if (match := DOWNLOAD.match(row))]
         return [(one["name"], unquote(one["version"]), one["arch"]) for one in found]

@@ -1,9 +1,12 @@
 """A layer of the frontend's own programs that lies over the image while packages are installed, and is in no image.
 
-Emulation is ten times slower than the machine. What maintainer scripts run all day (shell, perl, coreutils, dpkg-deb
-with its decompressors) doesn't depend on the architecture: so the frontend's programs take their place. /usr/sbin comes
+Emulation is ten times slower than the machine. What maintainer scripts run all day (shell, perl, coreutils, dpkg with
+its decompressors) doesn't depend on the architecture: so the frontend's programs take their place. /usr/sbin comes
 before /usr/bin in every PATH of Debian's, hence they lie there and hide nothing of the image's, but for dash and perl,
 which scripts name by their paths. A package that brings either replaces it in the layer above, as always.
+
+dpkg differs from one architecture to another only in the name of its own, which is built in: the frontend's can be made
+to say arm64, and then unpacks and configures natively.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kestrelpi import run
+from kestrelpi.images import scripts
 from kestrelpi.images.keys import digest
 from kestrelpi.images.layers import remove_tree
 from kestrelpi.run import PATH
@@ -29,7 +34,7 @@ ANSWERS = {
     "dpkg": """#!/bin/sh
 case ${1-} in
     --compare-versions | --validate-*) exec /.host/bin/dpkg "$@" ;;
-    *) exec /usr/bin/dpkg "$@" ;;
+    *) exec @BIN@/dpkg "$@" ;;
 esac
 """,
     "deb-systemd-helper": """#!/bin/sh
@@ -38,13 +43,19 @@ exec /.host/bin/perl /usr/bin/deb-systemd-helper "$@"
     "dpkg-query": """#!/bin/sh
 case $* in
     "-S /lib64") echo "kestrelpi: /lib64" ;;
-    *) exec /usr/bin/dpkg-query "$@" ;;
+    *) exec @BIN@/dpkg-query "$@" ;;
 esac
 """,
 }
 """What has the same answer on every architecture, and is asked hundreds of times by maintainer scripts: which version
 is later, which links a unit's [Install] section means (by perl with nothing but its core). And somebody owns /lib64:
-usr-is-merged removes it when nobody does, and with it the loader of all programs here."""
+usr-is-merged removes it when nobody does, and with it the loader of all programs here. @BIN@: where dpkg lies."""
+IMAGES_DPKG, OUR_DPKG = "/usr/bin", "/usr/lib64/kestrelpi"
+"""Values of @BIN@."""
+DPKG = ("dpkg", "dpkg-query")
+"""dpkg's programs that know which architecture is theirs."""
+NATIVE_NAME, ARM64_NAME = b"\0amd64\0", b"\0arm64\0"
+"""How it is built into them: a constant that fits exactly."""
 LOADER, LIBRARIES = Path("/lib64/ld-linux-x86-64.so.2"), Path("/usr/lib/x86_64-linux-gnu")
 HOST = ".host"
 """Folder of the scaffold where the frontend's /usr shows."""
@@ -67,9 +78,9 @@ TOOLS = (
     *("join", "ln", "ls", "mawk", "md5sum", "mkdir", "mkfifo", "mknod", "mktemp", "mv", "nl"),
     *("od", "paste", "printf", "readlink", "realpath", "rm", "rmdir", "run-parts", "sed", "seq", "sha256sum"),
     *("sh", "sleep", "sort", "stat", "sync", "tail", "tar", "tee", "touch", "tr", "true"),
-    *("tsort", "uniq", "wc", "xargs", "xz", "zstd"),
+    *("tsort", "uniq", "update-alternatives", "wc", "xargs", "xz", "zstd"),
 )
-"""Not among them: what answers questions about the architecture (dpkg, dpkg-query, uname, ldconfig)."""
+"""Not among them: what answers questions about the architecture (uname, ldconfig)."""
 DEPMOD = "depmod"
 """Lies in /usr/local/sbin: the image's own kmod is unpacked over /usr/sbin. It reads all of a kernel's compressed
 modules, which takes minutes under emulation; a frontend without kmod does without."""
@@ -100,14 +111,15 @@ def can_be_native(machine: str = "") -> bool:
     return (machine or os.uname().machine) == "x86_64" and LOADER.exists() and LIBRARIES.is_dir()
 
 
-def make(folder: Path, native: bool, own_perl: bool) -> Scaffold:
+def make(folder: Path, native: bool, own_release: bool) -> Scaffold:
     """The scaffold below `folder`, made when the frontend's programs changed since.
 
-    `own_perl`: the image is of the frontend's release, so that perl may run the image's perl modules.
+    `own_release`: the image is of the frontend's release, so that perl may run the image's perl modules, and dpkg keep
+    the books of the image's.
     """
     replaced: tuple[str, ...] = ()
     if native:
-        replaced = (SHELL, PERL) if own_perl else (SHELL,)
+        replaced = (SHELL, PERL, *DPKG) if own_release else (SHELL,)
     key = _key(native, replaced)
     made = folder / key
     if not made.is_dir():
@@ -129,7 +141,7 @@ def _key(native: bool, replaced: Sequence[str]) -> str:
     stats = {str(path): f"{path.stat().st_mtime_ns} {path.stat().st_size}" for path in programs}
     return digest(
         {
-            "tools": " ".join((*TOOLS, DEPMOD, *SILENCED, *ANSWERS.values())),
+            "tools": " ".join((*TOOLS, DEPMOD, *SILENCED, *ANSWERS.values(), OUR_DPKG)),
             "native": str(native),
             DEPMOD: depmod,
             **stats,
@@ -143,19 +155,33 @@ def _fill(tree: Path, replaced: Sequence[str]) -> None:
     if not replaced:
         return
     (tree / HOST).mkdir()
+    ours = _arm64_dpkg(tree / OUR_DPKG.lstrip("/")) if set(DPKG) <= set(replaced) else False
     for name, text in ANSWERS.items():
-        _script(tree / "usr/sbin" / name, text)
+        _script(tree / "usr/sbin" / name, text.replace("@BIN@", OUR_DPKG if ours else IMAGES_DPKG))
     (tree / str(LIBRARIES).lstrip("/")).mkdir(parents=True)
     # a link as in a merged /usr: a folder /lib64 makes Debian's check for that fail
     (tree / "lib64").symlink_to("usr/lib64")
-    (tree / "usr/lib64").mkdir()
+    (tree / "usr/lib64").mkdir(exist_ok=True)
     (tree / "usr/bin").mkdir()
     shutil.copy(LOADER, tree / "usr/lib64" / LOADER.name)
-    for name in replaced:
-        shutil.copy(f"/usr/bin/{name}", tree / "usr/bin" / name)
+    for name in (SHELL, PERL):
+        if name in replaced:
+            shutil.copy(f"/usr/bin/{name}", tree / "usr/bin" / name)
     for name in TOOLS:
         _link(tree / "usr/sbin", name)
     _link(tree / "usr/local/sbin", DEPMOD)
+
+
+def _arm64_dpkg(folder: Path) -> bool:
+    """Put the frontend's dpkg there, as one of arm64; says whether that could be done."""
+    programs = {name: Path(f"/usr/bin/{name}").read_bytes() for name in DPKG}
+    if any(program.count(NATIVE_NAME) != 1 for program in programs.values()):
+        return False
+    folder.mkdir(parents=True)
+    for name, program in programs.items():
+        (folder / name).write_bytes(program.replace(NATIVE_NAME, ARM64_NAME))
+        (folder / name).chmod(0o755)
+    return run.run([folder / DPKG[0], "--print-architecture"]).stdout.strip() == scripts.ARCH
 
 
 def _link(folder: Path, name: str) -> None:

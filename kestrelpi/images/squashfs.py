@@ -1,8 +1,9 @@
 """A generation's root as compressed files that nodes mount over one another from NFS: less to read, fewer calls.
 
-Two files: `10-base` holds all that comes before the phase configure and is kept, so that neither an edited script nor a
-new generation packs the whole root again; `20-changes` holds what configure adds and takes away, in the overlay's own
-way of saying it (whiteouts and opaque folders, Linux' Documentation/filesystems/overlayfs.rst).
+`10-base` holds all that comes before the phase configure and is kept, so that neither an edited script nor a new
+generation packs the whole root again; `20-changes` holds what configure adds and takes away, in the overlay's own
+way of saying it (whiteouts and opaque folders, Linux' Documentation/filesystems/overlayfs.rst). Where packages were
+added to an image, `15-more` says in the same way what came with them, over the base of before.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ from pathlib import Path
 
 from kestrelpi import run
 from kestrelpi.files import fsync_folder
+from kestrelpi.images import added
+from kestrelpi.images.difference import difference
 from kestrelpi.images.flatten import copy_folder, flatten
-from kestrelpi.images.keys import digest
+from kestrelpi.images.keys import PREVIOUS, digest
 from kestrelpi.images.layers import DRAFT, Layers
 from kestrelpi.sandbox import Sandbox, view
 
 SUFFIX = ".squashfs"
-BASE, CHANGES = f"10-base{SUFFIX}", f"20-changes{SUFFIX}"
+BASE, MORE, CHANGES = f"10-base{SUFFIX}", f"15-more{SUFFIX}", f"20-changes{SUFFIX}"
 """In the order in which a node stacks them: the lowest first."""
+OVER = "-over-"
+MOST_MORE = 64 * 1024 * 1024
+"""Bytes of added files, not compressed: with more than that the base is packed anew."""
 OFTEN = "configure"
 """The phase whose scripts are edited and run again and again."""
 BLOCK = "128K"
@@ -33,16 +39,26 @@ OPTIONS = (
 """The same tree gives the same bytes. Without export tables overlayfs doesn't ask the two files for different UUIDs."""
 
 
-def make(layers: Layers, keys: Sequence[str], root: Path, marks: Sequence[str], out: Path, scratch: Path) -> None:
+def make(
+    layers: Layers,
+    keys: Sequence[str],
+    root: Path,
+    marks: Sequence[str],
+    out: Path,
+    scratch: Path,
+    others: Sequence[Sequence[str]] = (),
+) -> None:
     """Fill the new folder `out` with the stack of layers `keys` (the lowest first) as squashfs files.
 
     `marks`: files of the flattened `root` that are in no layer; `scratch`: an existing folder for this call alone, on
-    the layers' file system. Raises CommandFailed.
+    the layers' file system; `others`: stacks whose base may serve this one too, if packages were added to them. Raises
+    CommandFailed.
     """
     infos = {key: layers.info(key) for key in keys}
     often = [key for key, info in infos.items() if info and info.phase == OFTEN]
     out.mkdir()
-    os.link(kept_base(layers, [key for key in keys if key not in often], scratch), out / BASE)
+    for name, kept in kept_base(layers, [key for key in keys if key not in often], scratch, others).items():
+        os.link(kept, out / name)
     changes = scratch / "changes"
     flatten([layers.tree(key) for key in reversed(often)], changes, over_others=True)
     for name in marks:
@@ -51,24 +67,77 @@ def make(layers: Layers, keys: Sequence[str], root: Path, marks: Sequence[str], 
     fsync_folder(out)
 
 
-def kept_base(layers: Layers, keys: Sequence[str], scratch: Path) -> Path:
-    """The packed form of the layers `keys`, the lowest first; made when it isn't kept."""
-    # A layer that was lost and made again, with the packages of another day, has the old key but not the old time.
-    made = {key: str((layers.tree(key).parent / "layer.json").stat().st_mtime_ns) for key in keys}
+def kept_base(
+    layers: Layers, keys: Sequence[str], scratch: Path, others: Sequence[Sequence[str]] = ()
+) -> dict[str, Path]:
+    """The packed form of the layers `keys`, the lowest first: the kept file by its name; made when it isn't kept."""
     folder = folder_of(layers)
-    kept = folder / f"{digest({**made, 'options': ' '.join(OPTIONS)})}{SUFFIX}"
+    folder.mkdir(exist_ok=True)
     for path in halves(folder):  # the caller holds the build lock
         path.unlink()
-    if not kept.is_file():
-        folder.mkdir(exist_ok=True)
-        mounted = scratch / "base"
-        mounted.mkdir()
-        draft = folder / f"{DRAFT}{kept.name}"
-        # The overlay driver merges them (every image has several) and hides its own attributes.
-        box = Sandbox(cwd=layers.folder).plus(view([Path(key) / "tree" for key in reversed(keys)], mounted))
-        pack(box, mounted, draft)
-        draft.rename(kept)
+    kept = kept_path(layers, keys)
+    if kept.is_file():
+        return {BASE: kept}
+    for other in others:
+        below = [key for key in other if not _is_often(layers, key)]
+        if has_more(layers, below, keys) and kept_path(layers, below).is_file():
+            more = kept_more(layers, below, keys, scratch)
+            if more:
+                return {BASE: kept_path(layers, below), MORE: more}
+    mounted = scratch / "base"
+    mounted.mkdir()
+    draft = folder / f"{DRAFT}{kept.name}"
+    # The overlay driver merges them (every image has several) and hides its own attributes.
+    box = Sandbox(cwd=layers.folder).plus(view([Path(key) / "tree" for key in reversed(keys)], mounted))
+    pack(box, mounted, draft)
+    draft.rename(kept)
+    return {BASE: kept}
+
+
+def kept_path(layers: Layers, keys: Sequence[str]) -> Path:
+    """Where the packed form of these layers is kept."""
+    # A layer that was lost and made again, with the packages of another day, has the old key but not the old time.
+    made = {key: str((layers.tree(key).parent / "layer.json").stat().st_mtime_ns) for key in keys}
+    return folder_of(layers) / f"{digest({**made, 'options': ' '.join(OPTIONS)})}{SUFFIX}"
+
+
+def has_more(layers: Layers, below: Sequence[str], keys: Sequence[str]) -> bool:
+    """Whether the stack `keys` is the stack `below` but for packages that were added to it.
+
+    Then nothing was changed or taken away by somebody who wants to see it gone from what nodes can read.
+    """
+    infos = [[layers.info(key) for key in stack] for stack in (below, keys)]
+    if not all(info for stack in infos for info in stack):
+        return False
+    chains = [[info for info in stack if info and info.phase == added.PHASE] for stack in infos]
+    if len(chains[0]) >= len(chains[1]) or chains[0] != chains[1][: len(chains[0])]:
+        return False
+    scripts = [
+        [{**info.fields, PREVIOUS: ""} for info in stack if info and info.phase != added.PHASE] for stack in infos
+    ]
+    return scripts[0] == scripts[1]
+
+
+def kept_more(layers: Layers, below: Sequence[str], keys: Sequence[str], scratch: Path) -> Path | None:
+    """What the stack `keys` has over the stack `below`, packed; made when it isn't kept. None: it is too much."""
+    base, whole = kept_path(layers, below), kept_path(layers, keys)
+    kept = base.with_name(f"{whole.name.removesuffix(SUFFIX)}{OVER}{base.name}")
+    if kept.is_file():
+        return kept
+    trees = [scratch / name for name in ("below", "above", "more")]
+    for stack, tree in zip((below, keys), trees, strict=False):
+        flatten([layers.tree(key) for key in reversed(stack)], tree)
+    if difference(*trees) > MOST_MORE:
+        return None
+    draft = kept.with_name(f"{DRAFT}{kept.name}")
+    pack(Sandbox(), trees[-1], draft)
+    draft.rename(kept)
     return kept
+
+
+def _is_often(layers: Layers, key: str) -> bool:
+    info = layers.info(key)
+    return info is not None and info.phase == OFTEN
 
 
 def folder_of(layers: Layers) -> Path:

@@ -11,10 +11,10 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import fetched, scripts
 from kestrelpi.images.bootstrap import bootstrap
+from kestrelpi.images.chain import Step
 from kestrelpi.images.install import install_packages
 from kestrelpi.images.layers import Draft
 from kestrelpi.images.lock import write_section
-from kestrelpi.images.plan import Step
 from kestrelpi.images.workshop import NONINTERACTIVE, Workshop, bare_root, scratch_folder, whole_root
 from kestrelpi.sandbox import Argv, Sandbox
 
@@ -26,7 +26,8 @@ def carry_out(step: Step, below: Sequence[str], draft: Draft, shop: Workshop, lo
     """
     epoch = shop.epoch(below)
     if step.kind in ("bootstrap", "packages"):
-        chosen = bootstrap(draft, shop, log) if step.kind == "bootstrap" else install_packages(below, draft, shop, log)
+        first = step.kind == "bootstrap"
+        chosen = bootstrap(draft, shop, log) if first else install_packages(step, below, draft, shop, log)
         write_section(chosen, draft.folder)
         return max(epoch, chosen.epoch)
     if step.kind == "overlay":

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from kestrelpi.files import locked
 from kestrelpi.images import kept, squashfs
-from kestrelpi.images.build import disk_errors
 from kestrelpi.images.layers import Layers, remove_tree
+from kestrelpi.images.preflight import disk_errors
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
 

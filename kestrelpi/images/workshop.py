@@ -20,6 +20,15 @@ NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_S
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What one step of the packages phase is to install."""
+
+    section: Section
+    added: tuple[str, ...] = ()
+    """Tells which step: Step.added."""
+
+
+@dataclass(frozen=True)
 class Versions:
     """Which versions a build takes; by default those of the last build where it can, and the newest of what is new."""
 
@@ -27,7 +36,7 @@ class Versions:
     """Just what the image's lock file says."""
     keep: Lock | None = None
     """What stays, instead of the last build's."""
-    chosen: Section | None = None
+    chosen: Chosen | None = None
     """What the packages phase is to install, when somebody has been shown that already."""
 
 
@@ -46,7 +55,7 @@ class Workshop:
     """Is told every line of output."""
     keep: Lock | None = None
     """What the packages phase should not upgrade."""
-    chosen: Section | None = None
+    chosen: Chosen | None = None
     """What the packages phase is to install, when somebody has been shown that already."""
 
     @property
@@ -81,7 +90,7 @@ def opened(
     layers: Layers,
     line: Callable[[str], None],
     keep: Lock | None = None,
-    chosen: Section | None = None,
+    chosen: Chosen | None = None,
 ) -> Iterator[Workshop]:
     """The folder that a build works in; what a killed build left there is removed first."""
     folder = paths.cache / "build"
@@ -90,7 +99,7 @@ def opened(
         (folder / name).mkdir(parents=True)
     native = scaffold.can_be_native() and not binfmt.is_native()
     layers.folder.mkdir(parents=True, exist_ok=True)
-    made = scaffold.make(paths.cache / "scaffold", native, own_perl=plan.suite == mirror.release())
+    made = scaffold.make(paths.cache / "scaffold", native, own_release=plan.suite == mirror.release())
     try:
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         yield Workshop(plan, layers, folder, made, started, line, keep, chosen)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from kestrelpi.config import Config
 from kestrelpi.errors import ConfigError, UserError
 from kestrelpi.images import build as building
-from kestrelpi.images.build import Watcher
 from kestrelpi.images.store import Generation, Store
+from kestrelpi.images.watcher import Watcher
 from kestrelpi.images.workshop import Versions
 from kestrelpi.paths import Paths
 from kestrelpi.releasing import outcome

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from kestrelpi import config
-from kestrelpi.images.build import Silent, build
+from kestrelpi.images.build import build
 from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.store import Generation
+from kestrelpi.images.watcher import Silent
 from kestrelpi.paths import Paths
 
 

@@ -1,15 +1,17 @@
-"""The two files of a packed root, unpacked and stacked by the kernel's overlay driver, are the flattened root."""
+"""The files of a packed root, unpacked and stacked by the kernel's overlay driver, are the flattened root."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from kestrelpi.images import squashfs
 from kestrelpi.images.flatten import flatten
+from kestrelpi.images.keys import PREVIOUS
 from kestrelpi.images.layers import LayerInfo, Layers
 from kestrelpi.sandbox import Sandbox, view
 
@@ -94,17 +96,19 @@ FILL = {
 class Packed:
     """The flattened root of layers, and the folder of its packed form."""
 
-    def __init__(self, layers: Layers, folder: Path) -> None:
+    def __init__(
+        self, layers: Layers, folder: Path, keys: Sequence[str] = KEYS, others: Sequence[Sequence[str]] = ()
+    ) -> None:
         self.root, self.files, scratch = folder / "root", folder / "squashfs", folder / "scratch"
         scratch.mkdir(parents=True)
-        flatten([layers.tree(key) for key in reversed(KEYS)], self.root)
+        flatten([layers.tree(key) for key in reversed(keys)], self.root)
         (self.root / MARK).write_text("TIMESTAMP_NSEC=1\n")
         for name in (MARK, "etc"):
             os.utime(self.root / name, (5, 5))
-        squashfs.make(layers, KEYS, self.root, (MARK,), self.files, scratch)
+        squashfs.make(layers, keys, self.root, (MARK,), self.files, scratch, others)
 
     def unpacked(self, into: Path) -> list[Path]:
-        """Both files as folders, the topmost first."""
+        """The files as folders, the topmost first."""
         found = [into / file.stem for file in sorted(self.files.iterdir(), reverse=True)]
         for folder in found:
             file = self.files / f"{folder.name}.squashfs"
@@ -119,6 +123,30 @@ def remake(layers: Layers, key: str, more: str) -> None:
         FILL[key](draft.tree)
         write(draft.tree, more)
         layers.seal(draft, LayerInfo(key, key, key, {}))
+
+
+def add_packages(layers: Layers, step: str = "", size: int = 0) -> tuple[str, ...]:
+    """A stack with one step more in the phase packages; `step`: what a later script is called, if not as before."""
+    more = ("packages-2", "post-install-2", "configure-2")
+    for key in more:
+        phase = key.removesuffix("-2")
+        with layers.draft(key) as draft:
+            if phase == "packages":
+                fill_more(draft.tree, size)
+            else:
+                FILL[phase](draft.tree)
+            fields = {PREVIOUS: "another", **({"script": step} if step and phase == "post-install" else {})}
+            layers.seal(draft, LayerInfo(key, phase, key, fields if phase != "packages" else {}))
+    return ("bootstrap", "packages", *more)
+
+
+def fill_more(tree: Path, size: int) -> None:
+    write(tree, "usr/bin/htop")
+    write(tree, "usr/lib/program", "a new one")
+    write(tree, "usr/lib/big", "x" * size or "small")
+    write(tree, "turns/inside/deep", "where a file was")
+    (tree / "cut").mkdir(mode=0o700)
+    os.mknod(tree / "cut/new", 0o20000, 0)
 
 
 def listing(box: Sandbox, folder: Path) -> list[str]:
@@ -142,6 +170,37 @@ def test_stacked_they_are_the_root(layers: Layers, tmp_path: Path) -> None:
     base = {str(path.relative_to(parts[1])) for path in parts[1].rglob("*")}
     assert {"etc/keep", "etc/motd", "usr/lib/program"} <= base
     assert not {"etc/munge.key", "etc/gone", "etc/back", "stays", "cut/new", "cut/deep"} & base
+
+
+def test_added_packages_lie_in_a_file_of_their_own(layers: Layers, tmp_path: Path) -> None:
+    one = Packed(layers, tmp_path / "one")
+    keys = add_packages(layers)
+    two = Packed(layers, tmp_path / "two", keys, [("gone", "configure"), KEYS])
+    assert (two.files / squashfs.BASE).samefile(one.files / squashfs.BASE)
+    (tmp_path / "unpacked").mkdir()
+    parts = two.unpacked(tmp_path / "unpacked")
+    assert [part.name for part in parts] == ["20-changes", "15-more", "10-base"]
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    stacked = listing(Sandbox().plus(view(parts, mounted)), mounted)
+    assert stacked == listing(Sandbox(), two.root)
+    assert any("usr/bin/htop" in line for line in stacked)
+    assert not any("cut/new" in line for line in stacked)
+    files = {str(path.relative_to(parts[1])) for path in parts[1].rglob("*") if path.is_file()}
+    remade = "etc/id"  # at another time
+    assert files == {"usr/bin/htop", "usr/lib/program", "usr/lib/big", "turns/inside/deep", remade}
+    again = Packed(layers, tmp_path / "again", keys, [KEYS])
+    assert (again.files / squashfs.MORE).samefile(two.files / squashfs.MORE)
+    assert squashfs.unused(layers) == []
+
+
+@pytest.mark.parametrize(("step", "size"), [("an edited one", 0), ("", squashfs.MOST_MORE)])
+def test_what_was_edited_or_is_much_is_packed_with_the_base(
+    layers: Layers, tmp_path: Path, step: str, size: int
+) -> None:
+    Packed(layers, tmp_path / "one")
+    two = Packed(layers, tmp_path / "two", add_packages(layers, step, size), [KEYS])
+    assert sorted(file.name for file in two.files.iterdir()) == [squashfs.BASE, squashfs.CHANGES]
 
 
 def test_the_base_is_packed_once_and_kept_while_a_generation_has_it(layers: Layers, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from kestrelpi.cli.build_watch import Events, Lines, LiveView, short
 from kestrelpi.cli.context import Context
+from kestrelpi.images.chain import Step
 from kestrelpi.images.manifest import StepRecord
-from kestrelpi.images.plan import Step
 from kestrelpi.paths import Paths
 
 

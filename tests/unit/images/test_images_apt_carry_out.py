@@ -15,14 +15,14 @@ from kestrelpi.images.apt import Proposal
 from kestrelpi.images.compare import Change
 from kestrelpi.images.manifest import Manifest
 from kestrelpi.images.store import Generation, Store
-from kestrelpi.images.workshop import Versions
+from kestrelpi.images.workshop import Chosen, Versions
 from kestrelpi.paths import Paths
 
 CONFIG = """
 build: {mirror: "http://mirror.example/debian"}
 images: {default: {suite: bookworm, modules: []}}
 """
-SECTION = lock.section("packages", 1000, [])
+CHOSEN = Chosen(lock.section("packages", 1000, []), ("htop",))
 
 
 def publish(paths: Paths, id: str, packages: dict[str, str]) -> Generation:
@@ -70,11 +70,11 @@ def parsed() -> Config:
 
 def test_an_install_is_built_with_what_was_shown_and_remembered(paths: Paths, parsed: Config) -> None:
     builder = Builder(paths, {"bash": "5", "htop": "3"})
-    shown = Proposal("default", "install", ("htop",), "htop\n", (Change("htop", "", "3"),), SECTION)
+    shown = Proposal("default", "install", ("htop",), "htop\n", (Change("htop", "", "3"),), CHOSEN)
     assert not shown.is_nothing(paths)
     entry = apt.carry_out(paths, parsed, shown, builder)
     assert builder.lists == ["htop\n"], "the list is there when the build begins"
-    assert builder.versions[0].chosen == SECTION
+    assert builder.versions[0].chosen == CHOSEN
     assert (entry.id, entry.before, entry.after) == (1, "20260101-000000-00000001", "20260102-000000-00000002")
     assert entry.changes == (Change("htop", "", "3"),)
     assert apt_history.read(apt_history.path_of(paths, "default")) == [entry]
@@ -84,7 +84,7 @@ def test_an_install_is_built_with_what_was_shown_and_remembered(paths: Paths, pa
 def test_a_build_that_fails_leaves_list_and_history_as_they_were(paths: Paths, parsed: Config) -> None:
     path = wishes.path_of(paths, "default")
     forced.write(paths, "default", {"packages": "then"})
-    proposal = Proposal("default", "install", ("htop",), "htop\n", (), SECTION)
+    proposal = Proposal("default", "install", ("htop",), "htop\n", (), CHOSEN)
     with pytest.raises(UserError, match="disk is full"):
         apt.carry_out(paths, parsed, proposal, Builder(paths, {}, fails=True))
     assert not path.exists()
@@ -104,7 +104,7 @@ def test_undoing_an_upgrade_brings_back_the_keys_and_versions_of_before(paths: P
         forced.remember(paths, "default", force, ("packages",))
         return Builder(paths, {"bash": "6"})(force, versions)
 
-    shown = Proposal("default", "upgrade", (), "", (Change("bash", "5", "6"),), SECTION, "packages")
+    shown = Proposal("default", "upgrade", (), "", (Change("bash", "5", "6"),), CHOSEN, "packages")
     apt.carry_out(paths, parsed, shown, upgrade)
     assert forced.read(paths, "default")["packages"] != "then"
     proposal = apt.propose_undo(paths, parsed, "default", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.errors import UserError
-from kestrelpi.images.build import check_filesystem, disk_errors
+from kestrelpi.images.preflight import check_filesystem, disk_errors
 
 
 @pytest.mark.parametrize("kind", ["overlayfs", "nfs"])
