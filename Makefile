@@ -57,7 +57,7 @@ format: prepare  ## Format the code
 bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the naive recipe, half an hour (COMPARE= without)
 	.venv/bin/python benches/build.py --compare "$(COMPARE)"
 
-bench-boot: prepare  ## What a node reads from power-on to its login prompt, beside a stock NFS root
+bench-boot: prepare-demo  ## What a node reads from power-on to its login prompt, beside a stock NFS root
 	.venv/bin/python benches/boot.py
 
 bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa, DHCP, DNS beside dnsmasq, a storm
