@@ -203,6 +203,43 @@ def test_early_terminate_is_a_normal_end(running: Running) -> None:
     assert (aborted.detail, aborted.bytes, running.server.active) == ("0 Early terminate", 0, 0)
 
 
+def test_clients_that_close_their_ports_are_gone_at_once_and_nobody_else_is(running: Running) -> None:
+    """ICMP tells of it; it tells it to whoever uses the socket next, on which others have transfers too."""
+    running.events.clear()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stays:
+        stays.settimeout(5)
+        stays.sendto(b"\0\1size300001\0octet\0", ("127.0.0.1", running.port))
+        _, peer = stays.recvfrom(2048)
+        for block in range(1, 41):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as goes:
+                goes.settimeout(5)
+                goes.sendto(b"\0\1size300001\0octet\0", ("127.0.0.1", running.port))
+                _, whom = goes.recvfrom(2048)
+                goes.sendto(b"\0\4\0\1", whom)
+            stays.sendto(struct.pack("!HH", 4, block), peer)
+            assert stays.recvfrom(2048)[0][:4] == struct.pack("!HH", 3, block + 1)
+        until(lambda: running.kinds()["aborted"] == 40, "the ends", seconds=3)
+        assert {event.detail for event in running.events if event.kind == "aborted"} == {"the client closed its port"}
+        assert running.server.active == 1
+        stays.sendto(b"\0\5\0\0Early terminate\0", peer)
+        until(lambda: running.server.active == 0, "the last one's end")
+
+
+def test_the_next_file_comes_from_another_port(running: Running) -> None:
+    """A Pi 3's ROM uses one port for all its files: what is late of one must not be taken for the next one's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        peers = []
+        for _ in range(3):
+            sock.sendto(b"\0\1size1\0octet\0", ("127.0.0.1", running.port))
+            packet, peer = sock.recvfrom(2048)
+            assert packet[:4] == b"\0\3\0\1"
+            sock.sendto(b"\0\4\0\1", peer)
+            peers.append(peer)
+    assert len(set(peers)) == 3
+    until(lambda: running.server.active == 0, "the end")
+
+
 def test_a_repeated_request_is_one_transfer(running: Running) -> None:
     running.events.clear()
     before = running.server.counters["repeated"]

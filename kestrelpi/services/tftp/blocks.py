@@ -1,32 +1,38 @@
 """DATA packets, prepared once for each content and block size and shared by all transfers of it.
 
-Preparing costs about 1 µs a packet, once; after that a transfer sends bytes that already exist. Memory is bounded by a
-budget: what doesn't fit is cut when it is sent, slower but without holding it.
+Preparing costs about 1 µs a packet, once; after that a transfer sends bytes that already exist, from where they lie.
+Memory is bounded by a budget: what doesn't fit is cut when it is sent, slower but without holding it.
 """
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from kestrelpi.services.tftp.packets import DEFAULT_BLOCK, data
+from kestrelpi.services.mmsg import address_of, bytes_at
+from kestrelpi.services.tftp.packets import DATA_HEADER, DEFAULT_BLOCK, data
 from kestrelpi.services.tftp.source import BootFile
 
 DEFAULT_BUDGET = 512 << 20
 """Bytes: the file sets of a Pi 3, 4 and 5 in two block sizes are under 150 MB."""
-PACKET_OVERHEAD = 33 + 4 + 8 + 8
-"""Bytes that a prepared packet costs besides its payload: bytes object, header, list slot, allocator's rounding."""
 
 
 class Blocks(Protocol):
-    """All DATA packets of one file: `blocks[0]` is block 1."""
+    """All DATA packets of one file; index 0 is block 1."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> bytes: ...
+    def at(self, index: int, /) -> tuple[int, int]:
+        """The address of a packet in memory, until the next call, and its length."""
+
+
+def packet(blocks: Blocks, index: int) -> bytes:
+    """A copy of one packet."""
+    return bytes_at(*blocks.at(index))
 
 
 @dataclass(eq=False)
@@ -39,49 +45,75 @@ class Prepared:
     """Transfers that send it now: while there are any it stays, because dropping it would free nothing."""
 
 
-class FromFile:
-    """Packets read from the open file when they are sent."""
+class Cut:
+    """All packets of a content, side by side; the last is shorter, if need be empty (RFC 1350 section 6)."""
 
-    def __init__(self, path: Path, block: int) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._block = block
-        self.size = os.fstat(self._fd).st_size
+    def __init__(self, content: bytes, block: int) -> None:
+        self._count = len(content) // block + 1
+        self._step = block + DATA_HEADER
+        self._packets = bytearray(cost(len(content), block))
+        self._last = len(self._packets) - (self._count - 1) * self._step
+        self._address = address_of(self._packets)
+        view = memoryview(content)
+        for index in range(self._count):
+            start = index * self._step
+            self._packets[start : start + self._step] = data(index + 1, view[index * block : (index + 1) * block])
 
     def __len__(self) -> int:
-        return self.size // self._block + 1
+        return self._count
 
-    def __getitem__(self, index: int) -> bytes:
-        return data(index + 1, os.pread(self._fd, self._block, index * self._block))
+    def at(self, index: int) -> tuple[int, int]:
+        return self._address + index * self._step, self._step if index + 1 < self._count else self._last
+
+
+class OneByOne:
+    """Packets that are made when they are sent, each in the place of the one before: `Blocks` for one transfer."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int, block: int) -> None:
+        """`read` takes where to begin in the file, and how many bytes."""
+        self._read = read
+        self._size = size
+        self._block = block
+        self._packet = bytearray(block + DATA_HEADER)
+        self._address = address_of(self._packet)
+
+    def __len__(self) -> int:
+        return self._size // self._block + 1
+
+    def at(self, index: int) -> tuple[int, int]:
+        made = data(index + 1, self._read(index * self._block, self._block))
+        self._packet[: len(made)] = made
+        return self._address, len(made)
+
+
+class OpenFile:
+    """A file that is read here and there, and closed when nobody has it any more: the one transfer that it is for."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._fd).st_size
+
+    def read(self, start: int, length: int) -> bytes:
+        return os.pread(self._fd, length, start)
 
     def __del__(self) -> None:
-        # The one transfer that has it holds it.
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
 
-class FromBytes:
-    """Packets cut from bytes when they are sent."""
-
-    def __init__(self, content: bytes, block: int) -> None:
-        self._content = content
-        self._block = block
-
-    def __len__(self) -> int:
-        return len(self._content) // self._block + 1
-
-    def __getitem__(self, index: int) -> bytes:
-        return data(index + 1, self._content[index * self._block : (index + 1) * self._block])
-
-
-def cut(content: bytes, block: int) -> list[bytes]:
-    """The DATA packets of `content`; the last is shorter than `block`, if need be empty (RFC 1350 section 6)."""
-    packets = FromBytes(content, block)
-    return [packets[index] for index in range(len(packets))]
+def one_by_one(file: BootFile, block: int) -> Prepared:
+    """The packets of a file that isn't held in memory; raises OSError when it can't be read."""
+    if isinstance(file.open, bytes):
+        content = file.open
+        size = len(content)
+        return Prepared(OneByOne(lambda start, length: content[start : start + length], size, block), size)
+    opened = OpenFile(file.open)
+    return Prepared(OneByOne(opened.read, opened.size, block), opened.size)
 
 
 def cost(size: int, block: int) -> int:
     """Bytes of memory that a file of `size` bytes takes when it is prepared."""
-    return size + (size // block + 1) * PACKET_OVERHEAD
+    return size + (size // block + 1) * DATA_HEADER
 
 
 @dataclass
@@ -111,12 +143,9 @@ class BlockCache:
     def _prepare(self, file: BootFile, block: int) -> Prepared:
         # Tiny blocks would cost many times the file's size, and no Pi asks for them.
         if block < DEFAULT_BLOCK or not self._make_room(cost(file.size, block)):
-            if isinstance(file.open, bytes):
-                return Prepared(FromBytes(file.open, block), len(file.open))
-            opened = FromFile(file.open, block)
-            return Prepared(opened, opened.size)
+            return one_by_one(file, block)
         content = file.open if isinstance(file.open, bytes) else file.open.read_bytes()
-        prepared = Prepared(cut(content, block), len(content))
+        prepared = Prepared(Cut(content, block), len(content))
         if self._make_room(cost(prepared.size, block)):
             self._kept[file.key, block] = prepared
             self.held += cost(prepared.size, block)

@@ -7,6 +7,7 @@ RFC 1350 (protocol), 2347 (options), 2348 (blksize), 2349 (tsize). tftpy's DATA 
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -21,8 +22,11 @@ LARGEST_BLOCK = 1468
 LONGEST_REQUEST = 1024
 """Bytes; a Pi's longest is under 100."""
 
-ACKS = [struct.pack("!HH", 4, block) for block in range(65536)]
-"""The ACK of each block number: comparing bytes is cheaper than parsing them."""
+DATA_HEADER = 4
+"""Bytes before the payload: opcode and block number."""
+ACK_LENGTH = 4
+ACKS = [int.from_bytes(struct.pack("!HH", 4, block), sys.byteorder) for block in range(65536)]
+"""The ACK of each block number, as this machine reads its four bytes: comparing is cheaper than parsing."""
 ERROR_OPCODE = b"\x00\x05"
 
 
@@ -115,6 +119,6 @@ def error_text(packet: bytes) -> str:
     return f"{code} {''.join(chr(byte) if 32 <= byte < 127 else '?' for byte in text)}".strip()
 
 
-def data(block: int, payload: bytes) -> bytes:
+def data(block: int, payload: bytes | memoryview) -> bytes:
     """The DATA packet number `block`; numbers go on at 0 after 65535, as every Pi since 2025-09 expects."""
-    return struct.pack("!HH", 3, block & 0xFFFF) + payload
+    return b"".join((struct.pack("!HH", 3, block & 0xFFFF), payload))

@@ -1,4 +1,4 @@
-"""The TFTP server: one epoll loop, one connected socket a transfer, prepared packets."""
+"""The TFTP server: one epoll loop, a few sockets that transfers share, prepared packets."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from dataclasses import dataclass, field
 
 from kestrelpi.errors import UserError
 from kestrelpi.services.tftp.blocks import DEFAULT_BUDGET, BlockCache
-from kestrelpi.services.tftp.packets import ErrorCode, Malformed, Request, agree, error, parse_request
+from kestrelpi.services.tftp.lookup import Refused, look_up
+from kestrelpi.services.tftp.packets import Malformed, Request, error, parse_request
+from kestrelpi.services.tftp.port import Ends, Port
 from kestrelpi.services.tftp.session import Outcome, Session
-from kestrelpi.services.tftp.sockets import Address, answering, local_address, open_listener, raise_file_limit
-from kestrelpi.services.tftp.source import EventKind, FileSource, PathRefused, TransferEvent, normalise
+from kestrelpi.services.tftp.sockets import Address, local_address, open_listener, raise_file_limit
+from kestrelpi.services.tftp.source import EventKind, FileSource, TransferEvent
 
 log = logging.getLogger(__name__)
 
 RESERVED_FILES = 64
 """File descriptors that are not for transfers."""
+PORTS = 4
+"""Ports from which files are sent, in turn: a client that uses one port for all its files, as a Pi 3's ROM does, has
+another pair of ports for the next one (RFC 1350 section 4)."""
 REQUESTS_A_TURN = 32
 REQUESTS_TIME = 0.001
 """Seconds for requests in a turn while transfers run: a flood of them must not starve those. A kernel has 10,000
@@ -40,7 +45,7 @@ class Transfer:
     """A session with what the server needs to end it and to tell about it."""
 
     session: Session
-    sock: socket.socket
+    port: Port
     client: Address
     request: bytes
     path: str
@@ -82,11 +87,14 @@ class TftpServer:
     def __post_init__(self) -> None:
         self.limits = self.limits.filled()
         self._cache = BlockCache(self.limits.memory)
-        self._transfers: dict[int, Transfer] = {}
-        self._by_client: dict[Address, int] = {}
+        self._transfers: dict[Address, Transfer] = {}
+        self._ports: dict[str, list[Port]] = {}
+        """By the address of ours that they are at."""
+        self._by_fd: dict[int, Port] = {}
         self._per_host: Counter[str] = Counter()
         self._timers: list[tuple[float, int, Transfer]] = []
         self._order = 0
+        self._turn = 0
         self._next_quiet: dict[EventKind, float] = {}
         self._told: Counter[str] = Counter()
         self._tell_at = 0.0
@@ -119,24 +127,25 @@ class TftpServer:
                     listener.close()
                     self._loop(listener, stop_fd, self.clock() + outlive)
             finally:
-                for transfer in list(self._transfers.values()):
-                    self._forget(transfer)
+                self._transfers.clear()
+                for port in self._by_fd.values():
+                    port.close()
 
     def _loop(self, listener: socket.socket, stop_fd: int, deadline: float = FOR_EVER) -> bytes:
         """Until told to stop; how. With a deadline: only until the last transfer ends."""
-        poll, transfers, clock = self._poll.poll, self._transfers, self.clock
+        poll, ports, clock = self._poll.poll, self._by_fd, self.clock
         listening = listener.fileno()
         timers = self._timers
         now = clock()
-        while deadline == FOR_EVER or (transfers and now < deadline):
+        while deadline == FOR_EVER or (self._transfers and now < deadline):
             ready = poll(self._wait())
             now = clock()
-            for fd, _ in ready:
-                transfer = transfers.get(fd)
-                if transfer:
-                    outcome = transfer.session.readable(now)
-                    if outcome:
-                        self._end(transfer, outcome, now)
+            for fd, what in ready:
+                port = ports.get(fd)
+                if port:
+                    if what & select.EPOLLERR:
+                        self._over(port.refused(), now)
+                    self._over(port.exchange(now), now)
                 elif fd == listening:
                     self._requests(listener, clock())
                 elif fd == stop_fd:
@@ -181,7 +190,10 @@ class TftpServer:
         except Malformed as problem:
             self._quietly("malformed", "", client, now, str(problem))
             return
-        known = self._transfers.get(self._by_client.get(client, -1))
+        known = self._transfers.get(client)
+        if known:  # perhaps its last ACK waits, which was sent before this request
+            self._over(known.port.exchange(now), now)
+            known = self._transfers.get(client)
         if known:
             if known.request == packet and known.session.repeated(now):
                 self.counters["repeated"] += 1  # the answer is on its way, and has its own timer
@@ -192,75 +204,59 @@ class TftpServer:
             self._quietly("refused", request.path, client, now, "too many transfers at once")
             return
         try:
-            sock = answering(local, client)
+            port = self._port(local)
         except OSError as problem:
             self._quietly("refused", request.path, client, now, f"no socket: {problem.strerror}")
             return
-        if not self._start(request, packet, sock, client, now):
-            sock.close()
+        self._start(request, packet, port, client, now)
 
-    def _start(self, request: Request, packet: bytes, sock: socket.socket, client: Address, now: float) -> bool:
-        """Answer a request on its own socket; False when it was an ERROR."""
-        if request.write or request.mode != "octet":
-            text = "this server is read-only" if request.write else "only mode octet is served"
-            code = ErrorCode.ACCESS if request.write else ErrorCode.ILLEGAL
-            return self._refuse(sock, code, text, TransferEvent("refused", request.path, client[0], detail=text))
+    def _port(self, local: str) -> Port:
+        """The port at our address `local` whose turn it is; raises OSError."""
+        if local not in self._ports:
+            self._ports[local] = [Port(local) for _ in range(PORTS)]
+            for port in self._ports[local]:
+                self._by_fd[port.fileno()] = port
+                self._poll.register(port, select.EPOLLIN)
+        self._turn = (self._turn + 1) % PORTS
+        return self._ports[local][self._turn]
+
+    def _start(self, request: Request, packet: bytes, port: Port, client: Address, now: float) -> None:
+        """Answer a request."""
         try:
-            normalise(request.path)
-            file = self.source.find(request.path, client[0])
-            if file is None:
-                event = TransferEvent("missing", request.path, client[0])
-                return self._refuse(sock, ErrorCode.NOT_FOUND, "file not found", event)
-            agreed = agree(request.options, file.size)
-            prepared = self._cache.acquire(file, agreed.block)
-        except PathRefused:
-            event = TransferEvent("refused", request.path, client[0], detail="the path leads out of what is served")
-            return self._refuse(sock, ErrorCode.ACCESS, "access violation", event)
-        except OSError as problem:
-            gone = isinstance(problem, FileNotFoundError)
-            event = TransferEvent("missing", request.path, client[0], detail=str(problem))
-            log.error("TFTP %s for %s: %s", request.path, client[0], problem)
-            return self._refuse(sock, ErrorCode.NOT_FOUND if gone else ErrorCode.ACCESS, "can't be read", event)
-        if prepared.size != file.size:
-            agreed = agree(request.options, prepared.size)
-        session = Session(sock.recv, sock.send, prepared, agreed.block, agreed.oack, now)
-        self._admit(Transfer(session, sock, client, packet, request.path), now, f"blksize {agreed.block}")
-        return True
+            prepared, agreed = look_up(request, client[0], self.source, self._cache)
+        except Refused as refused:
+            self.counters[refused.event.kind] += 1
+            port.send(error(refused.code, refused.text), client)
+            self.event(refused.event)
+            return
+        session = Session(lambda packet: port.send(packet, client), prepared, agreed.block, agreed.oack, now)
+        self._admit(Transfer(session, port, client, packet, request.path), f"blksize {agreed.block}")
 
-    def _admit(self, transfer: Transfer, now: float, agreed: str) -> None:
-        fd = transfer.sock.fileno()
-        self._transfers[fd] = transfer
-        self._by_client[transfer.client] = fd
+    def _admit(self, transfer: Transfer, agreed: str) -> None:
+        self._transfers[transfer.client] = transfer
         self._per_host[transfer.client[0]] += 1
-        self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
+        transfer.port.add(transfer.client, transfer.session)
         self._arm(transfer)
         self.counters["started"] += 1
         self.event(TransferEvent("start", transfer.path, transfer.client[0], detail=agreed))
-        outcome = transfer.session.begin()
-        if outcome:
-            self._end(transfer, outcome, now)
-
-    def _refuse(self, sock: socket.socket, code: ErrorCode, text: str, event: TransferEvent) -> bool:
-        self.counters[event.kind] += 1
-        try:
-            sock.send(error(code, text))
-        except OSError as problem:
-            log.debug("TFTP error to %s not sent: %s", event.client, problem)
-        self.event(event)
-        return False
+        transfer.session.begin()
 
     def _arm(self, transfer: Transfer) -> None:
         self._order += 1  # ties must not compare transfers
         heapq.heappush(self._timers, (transfer.session.due, self._order, transfer))
 
     def _tick(self, transfer: Transfer, now: float) -> None:
-        if transfer.sock.fileno() < 0:
+        if self._transfers.get(transfer.client) is not transfer:
             return  # it ended; its timer was left to run out
-        outcome = transfer.session.readable(now) or transfer.session.tick(now)
+        outcome = transfer.session.tick(now)
         if outcome:
             self._end(transfer, outcome, now)
         else:
             self._arm(transfer)
+
+    def _over(self, ends: Ends, now: float) -> None:
+        for client, outcome in ends:
+            self._end(self._transfers[client], outcome, now)
 
     def _end(self, transfer: Transfer, outcome: Outcome, now: float) -> None:
         session = transfer.session
@@ -273,14 +269,13 @@ class TftpServer:
         self.event(TransferEvent(outcome, transfer.path, transfer.client[0], sent, seconds, session.detail))
 
     def _forget(self, transfer: Transfer) -> None:
-        del self._transfers[transfer.sock.fileno()]
-        self._by_client.pop(transfer.client, None)
+        del self._transfers[transfer.client]
+        transfer.port.remove(transfer.client)
         host = transfer.client[0]
         self._per_host[host] -= 1
         if not self._per_host[host]:
             del self._per_host[host]
         self._cache.release(transfer.session.prepared)
-        transfer.sock.close()  # epoll forgets a closed descriptor by itself
 
     def _quietly(self, kind: EventKind, path: str, client: Address, now: float, why: str) -> None:
         """Count what a hostile client can send in masses, and tell of it once a second."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from kestrelpi.services.tftp.blocks import Prepared
+from kestrelpi.services.tftp.blocks import Prepared, packet
 from kestrelpi.services.tftp.packets import ACKS, ERROR_OPCODE, error_text
 
 GIVE_UP = 25.0
@@ -16,8 +16,6 @@ SHORTEST_TIMEOUT = 0.25
 LONGEST_TIMEOUT = 6.0
 MOVING = 2.0
 """Seconds since the last new packet in which a transfer counts as alive; a Pi repeats its request after 2 s."""
-READ = 64
-"""Bytes of a client's packet that are looked at: an ACK has 4, an ERROR its text."""
 
 Outcome = Literal["done", "aborted", "timeout"]
 
@@ -26,51 +24,42 @@ class Session:
     """The state of one transfer, in lock-step: one packet in flight, the next when exactly that one is acknowledged.
 
     A duplicate ACK is never answered (RFC 1123 section 4.2.3.1, the Sorcerer's Apprentice): only silence makes us
-    send again. `readable` is the hot path, 10,000 times a boot: it compares bytes and sends bytes, and leaves the
-    bookkeeping of timeouts to `tick`, which looks at it a few times a second.
+    send again. `advance` is the hot path, 10,000 times a boot: whoever reads the socket calls it for the ACK that is
+    `expected`, and for anything else `unusual`. The bookkeeping of timeouts is left to `tick`, a few times a second.
     """
 
     __slots__ = (
         "_block",
-        "_blocks",
         "_count",
-        "_expected",
         "_index",
         "_looked_at",
         "_looked_index",
         "_oack",
-        "_receive",
         "_send",
         "_sent_at",
         "_stalled",
         "_timeout",
         "_tries",
+        "blocks",
         "detail",
         "due",
+        "expected",
         "prepared",
         "resent",
         "started",
     )
 
-    def __init__(
-        self,
-        receive: Callable[[int], bytes],
-        send: Callable[[bytes], int],
-        prepared: Prepared,
-        block: int,
-        oack: bytes,
-        now: float,
-    ) -> None:
-        """`receive` and `send` are the connected socket's; they raise BlockingIOError, or OSError when it is over."""
-        self._receive = receive
+    def __init__(self, send: Callable[[bytes], None], prepared: Prepared, block: int, oack: bytes, now: float) -> None:
+        """`send` sends the first packet and repeated ones."""
         self._send = send
         self.prepared = prepared
-        self._blocks = prepared.blocks
+        self.blocks = prepared.blocks
         self._count = len(prepared.blocks)
         self._block = block
         self._oack = oack
         self._index = 0 if oack else 1  # how many DATA packets were sent; 0: the OACK is in flight
-        self._expected = ACKS[self._index]
+        self.expected = ACKS[self._index]
+        """The ACK that is waited for, its four bytes read as a number."""
         self._sent_at = self._looked_at = self.started = now
         self._looked_index = -1
         self._stalled = 0.0  # seconds since the last look in which a lost packet was waited for
@@ -96,38 +85,33 @@ class Session:
         untouched = self._index == (0 if self._oack else 1)
         return untouched or now - self._sent_at < MOVING
 
-    def begin(self) -> Outcome | None:
+    def begin(self) -> None:
         """Send the first packet."""
-        return self._resend()
+        self._resend()
 
-    def readable(self, now: float) -> Outcome | None:
-        """Take what arrived; the outcome when the transfer is over.
+    def advance(self, now: float) -> int:
+        """The expected ACK came: the index in `blocks` of the packet to send next; -1 when that was the last."""
+        index = self._index
+        if index >= self._count:
+            return -1
+        self._index = index + 1
+        self.expected = ACKS[(index + 1) & 0xFFFF]
+        self._sent_at = now
+        return index
 
-        Reads on after anything but the awaited ACK: the server polls edge-triggered and won't call again for it.
-        """
-        try:
-            while True:
-                packet = self._receive(READ)
-                if packet != self._expected:
-                    if packet[:2] == ERROR_OPCODE:
-                        self.detail = error_text(packet)
-                        return "aborted"
-                    if packet[:4] != self._expected:
-                        continue  # a duplicate, a late one, or nonsense; (an ACK with bytes behind it is an ACK)
-                index = self._index
-                if index >= self._count:
-                    return "done"
-                self._index = index + 1
-                self._expected = ACKS[(index + 1) & 0xFFFF]
-                self._sent_at = now
-                self._send(self._blocks[index])
-                return None
-        except BlockingIOError:
+    def unusual(self, heard: bytes) -> Outcome | None:
+        """Something else came: the outcome when it ends the transfer; a duplicate, a late one or nonsense doesn't."""
+        if heard[:2] != ERROR_OPCODE:
             return None
-        except ConnectionRefusedError:
-            return self._gone()
-        except OSError:
-            return None  # no route, no buffer, a firewall: perhaps only now; the timeout decides
+        self.detail = error_text(heard)
+        return "aborted"
+
+    def refused(self) -> Outcome:
+        """The client's port is closed. After the last packet that is a lost last ACK: the client has the file."""
+        if self._index >= self._count:
+            return "done"
+        self.detail = "the client closed its port"
+        return "aborted"
 
     def tick(self, now: float) -> Outcome | None:
         """Look after the transfer at `due`: send again what was not acknowledged in time, or give up."""
@@ -141,7 +125,8 @@ class Session:
         self._stalled = now - self._sent_at
         self.resent += 1
         self.due = now + min(self._timeout * 2**self._tries, LONGEST_TIMEOUT)
-        return self._resend()
+        self._resend()
+        return None
 
     def _adapt(self) -> None:
         """There was progress: the timeout becomes four times the mean time a block took since the last look.
@@ -160,18 +145,5 @@ class Session:
         self._tries = 0
         self.due = self._sent_at + self._timeout
 
-    def _resend(self) -> Outcome | None:
-        try:
-            self._send(self._blocks[self._index - 1] if self._index else self._oack)
-        except ConnectionRefusedError:
-            return self._gone()
-        except OSError:
-            return None
-        return None
-
-    def _gone(self) -> Outcome:
-        """The client's port is closed. After the last packet that is a lost last ACK: the client has the file."""
-        if self._index >= self._count:
-            return "done"
-        self.detail = "the client closed its port"
-        return "aborted"
+    def _resend(self) -> None:
+        self._send(packet(self.blocks, self._index - 1) if self._index else self._oack)

@@ -29,12 +29,13 @@ def open_listener(listen: str, port: int, shared: bool = False) -> socket.socket
         sock.close()
         fix = f"see who has it with: ss -lunp 'sport = :{port}'; end it, or set services.tftp.port"
         raise UserError(f"TFTP can't listen on {listen}:{port}: {problem.strerror}", fix=fix) from problem
-    _enlarge(sock)
+    enlarge(sock)
     sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     return sock
 
 
-def _enlarge(sock: socket.socket) -> None:
+def enlarge(sock: socket.socket) -> None:
+    """Give a socket RECEIVE_BUFFER, or what this user may have of it."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
     except PermissionError:
@@ -55,15 +56,3 @@ def local_address(ancillary: list[tuple[int, int, bytes]]) -> str:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             return socket.inet_ntoa(struct.unpack("=I4s4s", value[:12])[1])
     return "0.0.0.0"
-
-
-def answering(local: str, client: Address) -> socket.socket:
-    """A socket of its own for one client (RFC 1350 section 4: the server's port is a new one)."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.bind((local, 0))
-        sock.connect(client)
-    except OSError:
-        sock.close()
-        raise
-    return sock

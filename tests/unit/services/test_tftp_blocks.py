@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kestrelpi.services.tftp.blocks import BlockCache, cost
+from kestrelpi.services.tftp.blocks import BlockCache, Cut, cost, packet
 from kestrelpi.services.tftp.source import BootFile, FolderSource, PathRefused, normalise
 
 
@@ -32,7 +32,7 @@ def test_packets_carry_the_file(tmp_path: Path, block: int, size: int) -> None:
     for budget in (0, 1 << 20):
         for file in (boot_file(tmp_path, "f", content), BootFile("b", size, content)):
             prepared = BlockCache(budget).acquire(file, block)
-            packets = [prepared.blocks[index] for index in range(len(prepared.blocks))]
+            packets = [packet(prepared.blocks, index) for index in range(len(prepared.blocks))]
             assert b"".join(packet[4:] for packet in packets) == content
             assert [int.from_bytes(packet[2:4], "big") for packet in packets] == list(range(1, len(packets) + 1))
             assert all(len(packet) == block + 4 for packet in packets[:-1])
@@ -45,12 +45,12 @@ def test_memory_stays_within_the_budget(tmp_path: Path) -> None:
     files = [boot_file(tmp_path, f"f{number}", bytes(10_000)) for number in range(10)]
     in_use = [cache.acquire(file, 512) for file in files]
     assert cache.held == budget, "the first three are kept, the rest read from the file"
-    assert sum(isinstance(prepared.blocks, list) for prepared in in_use) == 3
+    assert sum(isinstance(prepared.blocks, Cut) for prepared in in_use) == 3
     for prepared in in_use:
         cache.release(prepared)
-    assert isinstance(cache.acquire(files[9], 512).blocks, list), "what nobody uses makes room"
+    assert isinstance(cache.acquire(files[9], 512).blocks, Cut), "what nobody uses makes room"
     assert cache.held == budget
-    assert not isinstance(cache.acquire(files[8], 9).blocks, list), "tiny blocks are never prepared"
+    assert not isinstance(cache.acquire(files[8], 9).blocks, Cut), "tiny blocks are never prepared"
 
 
 def test_the_least_recently_used_leaves_first(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""A UDP socket that many transfers share: what waits there is taken in one system call and answered in one.
+
+With a socket for each transfer 256 Pis cost a tenth more of the processor than dnsmasq needs for them, much of it for
+entering and leaving the kernel; so they cost four fifths of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import struct
+import sys
+
+from kestrelpi.services.mmsg import ADDRESS, Messages, address_of
+from kestrelpi.services.tftp.packets import ACK_LENGTH
+from kestrelpi.services.tftp.session import Outcome, Session
+from kestrelpi.services.tftp.sockets import Address, enlarge
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 256
+"""Packets that are taken before others have their turn: one of each Pi, if there are a thousand on four ports."""
+ROOM = 64
+"""Bytes of a client's packet that are looked at: an ACK has 4, an ERROR its text."""
+IP_RECVERR = 11
+"""linux/in.h"""
+ICMP = 2
+"""SO_EE_ORIGIN_ICMP of linux/errqueue.h"""
+
+Ends = list[tuple[Address, Outcome]]
+"""Transfers that are over."""
+
+
+class Port:
+    """A port of the address `local` from which transfers are sent; each client has one at most here."""
+
+    def __init__(self, local: str) -> None:
+        """Raises OSError."""
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._sock.bind((local, 0))
+            self._sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            enlarge(self._sock)
+        except OSError:
+            self._sock.close()
+            raise
+        self._sessions: dict[int, Session] = {}
+        self._heard, peers = bytearray(AT_ONCE * ROOM), bytearray(AT_ONCE * ADDRESS)
+        self._into = Messages(AT_ONCE, self._heard, ROOM, peers)
+        self._out = Messages(AT_ONCE, self._heard, ROOM, peers)
+        self._words = memoryview(self._heard).cast("I")[:: ROOM // 4]  # the first four bytes of each packet
+        self._peers = memoryview(peers).cast("Q")[:: ADDRESS // 8]  # family, port and address of its sender
+        self._peers_at = address_of(peers)
+
+    def fileno(self) -> int:
+        """Readable when `exchange` has something to do; an error is for `refused`."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._sock.close()
+
+    def add(self, client: Address, session: Session) -> None:
+        """Let `session` hear what `client` says, until it ends or `remove`."""
+        self._sessions[peer(client)] = session
+
+    def remove(self, client: Address) -> None:
+        """The client's transfer is over."""
+        self._sessions.pop(peer(client), None)
+
+    def send(self, packet: bytes, client: Address) -> None:
+        """Send one packet. No route, no buffer, a firewall: perhaps only now; the timeout decides."""
+        try:
+            self._sock.sendto(packet, client)
+        except OSError as problem:
+            log.debug("TFTP to %s: %s", client, problem)
+
+    def exchange(self, now: float) -> Ends:
+        """Take what waits and send what it asks for; the transfers that are over by it."""
+        sessions, peers, words, lengths = self._sessions, self._peers, self._words, self._into.received
+        bases, sizes, names = self._out.bases, self._out.sizes, self._out.names
+        ends: Ends = []
+        ready = 0
+        for index in range(self._into.receive(self._sock.fileno())):
+            session = sessions.get(peers[index])
+            if session is None:
+                continue  # a late packet for a transfer that is over
+            if words[index] == session.expected and lengths[index] >= ACK_LENGTH:
+                block = session.advance(now)
+                if block >= 0:
+                    bases[ready], sizes[ready] = session.blocks.at(block)
+                    names[ready] = self._peers_at + index * ADDRESS
+                    ready += 1
+                    continue
+                outcome: Outcome | None = "done"
+            else:
+                outcome = session.unusual(bytes(self._heard[index * ROOM : index * ROOM + lengths[index]]))
+            if outcome:
+                del sessions[peers[index]]
+                ends.append((address(peers[index]), outcome))
+        self._send(ready)
+        return ends
+
+    def _send(self, count: int) -> None:
+        at, told = 0, False
+        while at < count:
+            sent, code = self._out.send(self._sock.fileno(), at, count)
+            if code and not told:
+                told = True  # an error that waited, of another client perhaps: it is told once
+                continue
+            if code:
+                log.debug("TFTP packet not sent: %s", errno.errorcode.get(code, code))
+            at += max(sent, 1)
+            told = False
+
+    def refused(self) -> Ends:
+        """What ICMP told: the transfers that are over because their clients' ports are closed."""
+        ends: Ends = []
+        while True:
+            try:
+                _, ancillary, _, client = self._sock.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+            except OSError:  # no more of it
+                return ends
+            session = self._sessions.get(peer(client))
+            if session and any(_closed(said) for _, kind, said in ancillary if kind == IP_RECVERR):
+                self.remove(client)
+                ends.append((client, session.refused()))
+
+
+def _closed(said: bytes) -> bool:
+    """Whether a sock_extended_err (recv(2)) says that a port is closed."""
+    code, origin = struct.unpack_from("=IB", said)
+    return bool(code == errno.ECONNREFUSED and origin == ICMP)
+
+
+def peer(client: Address) -> int:
+    """The first eight bytes of a client's sockaddr_in, read as a number."""
+    family, port = struct.pack("=H", socket.AF_INET), struct.pack("!H", client[1])
+    return int.from_bytes(family + port + socket.inet_aton(client[0]), sys.byteorder)
+
+
+def address(peer: int) -> Address:
+    """The client of which `peer` made the number."""
+    raw = peer.to_bytes(8, sys.byteorder)
+    return socket.inet_ntoa(raw[4:]), int.from_bytes(raw[2:4], "big")
