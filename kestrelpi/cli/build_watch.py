@@ -99,13 +99,15 @@ class LiveView(Lines):
             return Text("")
         now = time.monotonic()
         head = Table.grid(padding=(0, 2))
+        for word in ("bar", "count", "title", "seconds", "why", "all") if self.steps else ("title", "seconds"):
+            head.add_column(no_wrap=word != "why")  # on a narrow terminal the reason makes way
         running = (Text(self.title, style="bold"), Text(f"{now - self.step_began:.0f} s"))
         if self.steps:
             head.add_row(
                 ProgressBar(total=self.steps, completed=self.finished, width=20),
                 Text(f"{self.finished}/{self.steps}"),
                 *running,
-                Text(f"({short(self.why)})" if self.why else "", style="dim"),
+                Text(f"({short(self.why)})" if self.why else "", style="dim", no_wrap=True, overflow="ellipsis"),
                 Text(f"{now - self.began:.0f} s in all", style="dim"),
             )
         else:

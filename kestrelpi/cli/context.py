@@ -31,7 +31,8 @@ class Context:
 
     def say(self, text: str) -> None:
         """A message: on standard error, so that --json's document stays alone on standard output."""
-        click.echo(text, err=True)
+        # not err=True, which goes past what a live display has put in place of sys.stderr, and is drawn over
+        click.echo(text, file=sys.stderr)
 
     def document(self, value: Any) -> None:
         """Print the one JSON document of `--json`; a list has one element a line."""

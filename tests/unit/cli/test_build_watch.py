@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,36 @@ def test_the_live_display_shows_the_running_step(ctx: Context) -> None:
     with console.capture() as captured:
         console.print(view)
     assert captured.get().strip() == ""
+
+
+def test_on_a_narrow_terminal_the_reason_makes_way(ctx: Context) -> None:
+    console = Console(width=80, record=True, force_terminal=True)
+    view = LiveView(ctx, console)
+    view.steps = 15
+    view.start(replace(STEP, name="20-timezone", stale="KESTRELPI_TIMEZONE"))
+    with console.capture() as captured:
+        console.print(view)
+    head, _ = captured.get().rstrip().splitlines()[:2]
+    assert "configure 20-timezone" in head
+    assert "(KEST" in head
+    assert "in all" in head
+
+
+class Live(io.StringIO):
+    """Stands for what a live display puts in place of standard error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terminal = io.BytesIO()
+        self.buffer = self.terminal
+
+
+def test_messages_go_above_a_live_display_and_not_past_it(ctx: Context) -> None:
+    live = Live()
+    with redirect_stderr(live):
+        ctx.say("a step is done")
+    assert live.getvalue() == "a step is done\n"
+    assert live.terminal.getvalue() == b""
 
 
 def test_what_takes_long_before_a_build_is_shown_with_its_last_line(ctx: Context) -> None:
