@@ -87,27 +87,29 @@ def test_on_a_narrow_terminal_the_reason_makes_way(ctx: Context) -> None:
     view.start(replace(STEP, name="20-timezone", stale="KESTRELPI_TIMEZONE"))
     with console.capture() as captured:
         console.print(view)
-    head, _ = captured.get().rstrip().splitlines()[:2]
+    head = captured.get().splitlines()[0]
     assert "configure 20-timezone" in head
     assert "(KEST" in head
     assert "in all" in head
 
 
-class Live(io.StringIO):
+class Live(io.TextIOWrapper):
     """Stands for what a live display puts in place of standard error."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.terminal = io.BytesIO()
-        self.buffer = self.terminal
+    said = ""
+
+    def write(self, text: str) -> int:
+        self.said += text
+        return len(text)
 
 
 def test_messages_go_above_a_live_display_and_not_past_it(ctx: Context) -> None:
-    live = Live()
+    terminal = io.BytesIO()
+    live = Live(terminal)
     with redirect_stderr(live):
         ctx.say("a step is done")
-    assert live.getvalue() == "a step is done\n"
-    assert live.terminal.getvalue() == b""
+    assert live.said == "a step is done\n"
+    assert terminal.getvalue() == b""
 
 
 def test_what_takes_long_before_a_build_is_shown_with_its_last_line(ctx: Context) -> None:
