@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.file_proxy import FileProxy
 
 from kestrelpi.cli.build_watch import Events, Lines, LiveView, short
 from kestrelpi.cli.context import Context
@@ -93,22 +94,12 @@ def test_on_a_narrow_terminal_the_reason_makes_way(ctx: Context) -> None:
     assert "in all" in head
 
 
-class Live(io.TextIOWrapper):
-    """Stands for what a live display puts in place of standard error."""
-
-    said = ""
-
-    def write(self, text: str) -> int:
-        self.said += text
-        return len(text)
-
-
 def test_messages_go_above_a_live_display_and_not_past_it(ctx: Context) -> None:
-    terminal = io.BytesIO()
-    live = Live(terminal)
-    with redirect_stderr(live):
+    terminal, console = io.BytesIO(), Console(file=io.StringIO())
+    live = FileProxy(console, io.TextIOWrapper(terminal, write_through=True))  # what rich puts in place of sys.stderr
+    with redirect_stderr(live), console.capture() as captured:
         ctx.say("a step is done")
-    assert live.said == "a step is done\n"
+    assert captured.get() == "a step is done\n"
     assert terminal.getvalue() == b""
 
 
