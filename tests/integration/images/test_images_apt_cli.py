@@ -1,4 +1,4 @@
-"""`kestrelpi apt` on a real image: what would change, and what is refused."""
+"""`kestrelpi apt` on a real image: what would change, what is refused, what is done, and how it is taken back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
-from kestrelpi.images import wishes
+from kestrelpi.images import enter, wishes
+from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
 
 from . import support
@@ -42,3 +43,39 @@ def test_what_is_refused_writes_nothing(paths: Paths) -> None:
     base = apt(paths, "remove", "bash")
     assert "bash belongs to Debian's base system" in base.stderr
     assert not wishes.path_of(paths, "default").exists()
+
+
+def current(paths: Paths) -> Generation:
+    found = Store(paths).current("default")
+    assert found is not None
+    return found
+
+
+def test_a_package_comes_and_its_coming_is_taken_back(paths: Paths) -> None:
+    first, _ = support.make(paths)
+    came = document(apt(paths, "install", "screen"))
+    second = current(paths)
+    assert (came["id"], came["action"], came["names"]) == (1, "install", ["screen"])
+    assert (came["before"], came["after"]) == (first.id, second.id)
+    assert {one["name"] for one in came["changes"]} == {"screen", "libutempter0"}
+    assert wishes.asked(wishes.read(wishes.path_of(paths, "default"))) == ["screen"]
+    assert "Screen version" in enter.execute(second, ["screen", "--version"])
+    kept = {name: version for name, version in second.manifest.packages.items() if name in first.manifest.packages}
+    assert kept == first.manifest.packages, "the other packages stay as they were"
+
+    assert document(apt(paths, "install", "screen"))["changes"] == [], "it is there already"
+    assert document(apt(paths, "upgrade", "--plan"))["changes"] == [], "there is nothing newer"
+    assert current(paths) == second
+
+    back = document(apt(paths, "undo"))
+    third = current(paths)
+    assert (back["id"], back["action"], back["before"], back["after"]) == (2, "undo 1", second.id, third.id)
+    assert third.manifest.tree == first.manifest.tree
+    assert wishes.asked(wishes.read(wishes.path_of(paths, "default"))) == []
+
+    again = document(apt(paths, "install", "screen"))
+    gone = document(apt(paths, "remove", "screen"))
+    assert (again["after"], gone["after"]) == (gone["before"], current(paths).id)
+    assert {one["name"] for one in gone["changes"]} == {"screen", "libutempter0"}
+    assert current(paths).manifest.tree == first.manifest.tree
+    assert [one["action"] for one in document(apt(paths, "history"))] == ["install", "undo 1", "install", "remove"]
