@@ -76,11 +76,14 @@ TOOLS = (
     ),
     *("egrep", "env", "expr", "false", "fgrep", "find", "grep", "gzip", "head", "id", "install"),
     *("join", "ln", "ls", "mawk", "md5sum", "mkdir", "mkfifo", "mknod", "mktemp", "mv", "nl"),
-    *("od", "paste", "printf", "readlink", "realpath", "rm", "rmdir", "run-parts", "sed", "seq", "sha256sum"),
+    *("od", "paste", "printf", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "sha256sum"),
     *("sh", "sleep", "sort", "stat", "sync", "tail", "tar", "tee", "touch", "tr", "true"),
     *("tsort", "uniq", "update-alternatives", "wc", "xargs", "xz", "zstd"),
 )
 """Not among them: what answers questions about the architecture (uname, ldconfig)."""
+OWN_RELEASES = ("run-parts",)
+"""Those that only an image of the frontend's release can use: since trixie's backports a kernel's script gives run-parts
+two folders, and before debianutils 5.21 that takes one (linux-run-hooks says so)."""
 DEPMOD = "depmod"
 """Lies in /usr/local/sbin: the image's own kmod is unpacked over /usr/sbin. It reads all of a kernel's compressed
 modules, which takes minutes under emulation; a frontend without kmod does without."""
@@ -135,13 +138,18 @@ def make(folder: Path, native: bool, own_release: bool) -> Scaffold:
     return Scaffold(made / "tree", made / "early", made / "quiet", native)
 
 
+def tools(own_release: bool) -> tuple[str, ...]:
+    """The programs of the frontend's that take the place of the image's."""
+    return (*TOOLS, *OWN_RELEASES) if own_release else TOOLS
+
+
 def _key(native: bool, replaced: Sequence[str]) -> str:
     programs = [*(Path("/usr/bin") / name for name in replaced), *([LOADER] if native else [])]
     depmod = shutil.which(DEPMOD, path=PATH) or "none"
     stats = {str(path): f"{path.stat().st_mtime_ns} {path.stat().st_size}" for path in programs}
     return digest(
         {
-            "tools": " ".join((*TOOLS, DEPMOD, *SILENCED, *ANSWERS.values(), OUR_DPKG)),
+            "tools": " ".join((*TOOLS, *OWN_RELEASES, DEPMOD, *SILENCED, *ANSWERS.values(), OUR_DPKG)),
             "native": str(native),
             DEPMOD: depmod,
             **stats,
@@ -167,7 +175,7 @@ def _fill(tree: Path, replaced: Sequence[str]) -> None:
     for name in (SHELL, PERL):
         if name in replaced:
             shutil.copy(f"/usr/bin/{name}", tree / "usr/bin" / name)
-    for name in TOOLS:
+    for name in tools(own_release=PERL in replaced):
         _link(tree / "usr/sbin", name)
     _link(tree / "usr/local/sbin", DEPMOD)
 

@@ -8,7 +8,7 @@ import pytest
 
 from kestrelpi import config
 from kestrelpi.errors import ConfigError
-from kestrelpi.images import bootdir
+from kestrelpi.images import bootdir, scaffold
 from kestrelpi.images.mirror import Mirror, parse_deb822, preferences
 from kestrelpi.images.packages import read_lists
 from kestrelpi.images.plan import BuildPlan, plan
@@ -92,3 +92,10 @@ def test_kernels_lie_in_boot_or_beside_their_modules(tmp_path: Path) -> None:
     (tmp_path / "boot").mkdir()
     (tmp_path / "boot/vmlinuz-7.3.4-arm64").write_text("")
     assert bootdir.kernel_image(tmp_path, "7.3.4-arm64") == tmp_path / "boot/vmlinuz-7.3.4-arm64"
+
+
+def test_a_program_that_differs_from_release_to_release_is_the_images_own() -> None:
+    """A kernel of trixie's backports gives run-parts two folders; bookworm's takes one."""
+    assert "run-parts" in scaffold.tools(own_release=True)
+    assert "run-parts" not in scaffold.tools(own_release=False)
+    assert set(scaffold.tools(own_release=True)) > set(scaffold.tools(own_release=False)) > {"sed", "sh", "dpkg-deb"}
