@@ -82,8 +82,8 @@ TOOLS = (
 )
 """Not among them: what answers questions about the architecture (uname, ldconfig)."""
 OWN_RELEASES = ("run-parts",)
-"""Those that only an image of the frontend's release can use: a kernel of trixie's backports gives run-parts two folders,
-and before debianutils 5.21 that takes one (linux-run-hooks says so)."""
+"""Those that only an image of the frontend's release can use: a kernel of trixie's backports gives run-parts two
+folders, and before debianutils 5.21 that takes one (linux-run-hooks says so)."""
 DEPMOD = "depmod"
 """Lies in /usr/local/sbin: the image's own kmod is unpacked over /usr/sbin. It reads all of a kernel's compressed
 modules, which takes minutes under emulation; a frontend without kmod does without."""
