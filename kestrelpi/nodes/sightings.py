@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kestrelpi.files import write_whole
@@ -60,9 +61,9 @@ def write(path: Path, sightings: Mapping[str, Sighting]) -> None:
 
 
 class Sightings:
-    """The daemon's sightings: kept in memory, written when `flush` finds that something changed.
+    """The daemon's sightings: kept in memory, written when there is something new.
 
-    `flush` is called by the daemon's timer about twice a second and once with `force` at the end.
+    `due` is asked by the daemon's timer about twice a second and once with `force` at the end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,10 +96,9 @@ class Sightings:
             self._holder.pop(self.known.pop(gone).serial, None)
         return after
 
-    def flush(self, now: float, force: bool = False) -> bool:
-        """Write the file if there is news older than DEBOUNCE; returns whether it was written."""
+    def due(self, now: float, force: bool = False) -> Callable[[], None] | None:
+        """If there is news older than DEBOUNCE: what writes it to the file, for a thread; it may take its time."""
         if self._changed_at is None or (not force and now - self._changed_at < DEBOUNCE):
-            return False
-        write(self.path, self.known)
+            return None
         self._changed_at, self._written_at = None, now
-        return True
+        return partial(write, self.path, dict(self.known))

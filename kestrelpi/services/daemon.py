@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict
@@ -30,7 +29,7 @@ from kestrelpi.services import nfs, spanning_tree
 from kestrelpi.services.bootfiles import BootFiles
 from kestrelpi.services.cluster import ClusterServices
 from kestrelpi.services.dhcp.server import DhcpServer
-from kestrelpi.services.dhcp.wire import check_interface, interface_of
+from kestrelpi.services.dhcp.wire import check_address, check_interface, interface_of
 from kestrelpi.services.directory import Directory
 from kestrelpi.services.dns import DnsServer
 from kestrelpi.services.http import Http, application
@@ -80,15 +79,19 @@ class Daemon:
     async def _main(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
             await self._start(stack)
             log.info("serving on %s as process %d", self.config.listen, os.getpid())
             watch = asyncio.create_task(self._watch())
             await self._stop.wait()
-            watch.cancel()
             log.info("stopping")
+            await watch
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._reload.set()
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start each service and push its end; what was started ends again when a later one fails."""
@@ -99,7 +102,7 @@ class Daemon:
         self.turns = turns_of(config)
         who = Lately().mac_of
         self.observer = Observer(self.boots, self.facts, self._arm, who, time.time, self.meeting.met, self.turns)
-        stack.callback(self._flush, True)
+        stack.push_async_callback(self._flush, True)
         self._start_tftp(stack)
         if config.services.dhcp.listens:
             await self._start_dhcp(stack)
@@ -137,7 +140,7 @@ class Daemon:
 
     def _frontend(self, program: str) -> Frontend:
         """What the modules want of this machine now."""
-        return Frontend.of(self.paths, self.config, self.directory.registry, self.sightings.known, program)
+        return Frontend.of(self.paths, self.config, self.directory.registry, dict(self.sightings.known), program)
 
     async def _start_dhcp(self, stack: AsyncExitStack) -> None:
         here = self.observer
@@ -195,11 +198,13 @@ class Daemon:
                 if self.directory.changed():
                     self._take_anew(self.config)
             else:
+                if self._stop.is_set():
+                    return
                 self._reload.clear()
                 self._reload_all()
                 if self.ganesha:
                     await self.ganesha.take_anew(self.config)
-            if self._flush(False):
+            if await self._flush(False):
                 self.cluster.changed()
             self.tftp.tend()
 
@@ -222,9 +227,17 @@ class Daemon:
             self.cluster.changed()
             log.info("reloaded: %d nodes", len(self.directory.registry))
 
-    def _flush(self, force: bool) -> bool:
-        self.facts.flush(time.time(), force)
-        return self.sightings.flush(time.time(), force)
+    async def _flush(self, force: bool) -> bool:
+        """Write what is due, in a thread: fsync may take its time, and Pis don't wait. Whether Pis were seen."""
+        now = time.time()
+        facts, seen = self.facts.due(now, force), self.sightings.due(now, force)
+        for write in (facts, seen):
+            try:
+                if write:
+                    await asyncio.to_thread(write)
+            except OSError as error:
+                log.error("what was seen of the Pis can't be written: %s", error)
+        return seen is not None
 
     def _read_transfers(self) -> None:
         for event in self.tftp.read():
@@ -284,16 +297,3 @@ class Daemon:
             "storm": asdict(self.turns.standing) if self.turns else None,
             "nodes": nodes,
         }
-
-
-def check_address(address: str) -> None:
-    """Raise UserError unless `address` is one of this machine's: each service would only say that it can't bind."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError as error:
-            raise UserError(
-                f"{address} is not an address of this machine ({error.strerror})",
-                where="network.address",
-                fix="give it to the nodes' interface: ip address add, or change kestrelpi.yaml",
-            ) from error

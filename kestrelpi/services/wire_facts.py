@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from kestrelpi.files import write_whole
@@ -78,13 +79,14 @@ class WireFacts:
         kept = "dhcp" if before and before.how == "dhcp" else how  # its ACK to a proxied client has no address either
         known[name] = replace(before, last=now, how=kept, times=before.times + 1) if before else Heard(now, now, how)
 
-    def flush(self, now: float, force: bool = False) -> None:
-        """Write what is due."""
-        if self._news or (self._changed and (force or now - self._written >= HEARTBEAT)):
-            document = {"servers": _plain(self.servers), "bridges": _plain(self.bridges)}
-            write_whole(self.path, json.dumps(document, indent=1) + "\n")
-            self._news = self._changed = False
-            self._written = now
+    def due(self, now: float, force: bool = False) -> Callable[[], None] | None:
+        """If there is something to write: what writes it, for a thread; it may take its time."""
+        if not self._news and not (self._changed and (force or now - self._written >= HEARTBEAT)):
+            return None
+        self._news = self._changed = False
+        self._written = now
+        document = {"servers": _plain(self.servers), "bridges": _plain(self.bridges)}
+        return partial(write_whole, self.path, json.dumps(document, indent=1) + "\n")
 
 
 def _plain(known: Mapping[str, Heard]) -> dict[str, object]:

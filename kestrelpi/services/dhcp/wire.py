@@ -53,6 +53,19 @@ def check_interface(name: str) -> None:
         )
 
 
+def check_address(address: str) -> None:
+    """Raise UserError unless `address` is one of this machine's: each service would only say that it can't bind."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            raise UserError(
+                f"{address} is not an address of this machine ({error.strerror})",
+                where="network.address",
+                fix="give it to the nodes' interface: ip address add, or change kestrelpi.yaml",
+            ) from error
+
+
 def open_server(address: str, port: int, interface: str) -> socket.socket:
     """The UDP socket that clients talk to, on one interface. Raises UserError when the port is taken or forbidden."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

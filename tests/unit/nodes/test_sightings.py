@@ -22,20 +22,30 @@ def test_later_messages_add_and_take_nothing_away(tmp_path: Path) -> None:
     assert seen["00:00:00:00:00:00"] == Sighting("00:00:00:00:00:00")
 
 
+def written(seen: Sightings, now: float, force: bool = False) -> None:
+    write = seen.due(now, force)
+    assert write is not None
+    write()
+
+
 def test_file_is_written_once_for_many_changes(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     seen = Sightings(path)
     seen.see(MAC, Identity(serial="00000001"), 100)
-    assert not seen.flush(100 + DEBOUNCE / 2)
-    assert seen.flush(100 + DEBOUNCE)
-    assert sightings.read(path) == seen.known
+    assert seen.due(100 + DEBOUNCE / 2) is None
+    write = seen.due(100 + DEBOUNCE)
+    assert write is not None
+    seen.see("dc:a6:32:00:00:02", Identity(), 100.6)
+    write()  # in a thread, while more is seen
+    assert set(sightings.read(path)) == {MAC}
+    written(seen, 102)
     assert Sightings(path).known == seen.known
     seen.see(MAC, Identity(serial="00000001"), 102)
-    assert not seen.flush(103), "being seen again is no news"
-    seen.see(MAC, Identity(serial="00000001"), 101 + HEARTBEAT)
-    assert seen.flush(200 + HEARTBEAT), "but from time to time it is"
+    assert seen.due(103) is None, "being seen again is no news"
+    seen.see(MAC, Identity(serial="00000001"), 102 + HEARTBEAT)
+    written(seen, 200 + HEARTBEAT)  # but from time to time it is
     seen.see(MAC, Identity(model="4B"), 300)
-    assert seen.flush(300, force=True)
+    written(seen, 300, force=True)
     assert sightings.read(path)[MAC].model == "4B"
 
 
