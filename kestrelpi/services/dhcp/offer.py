@@ -7,7 +7,9 @@ and a boot file that isn't empty; all get all of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 
 from kestrelpi.config import Config
@@ -43,6 +45,18 @@ class Site:
     lease: int
     """Seconds."""
 
+    @cached_property
+    def options(self) -> Sequence[Option]:
+        """What every client is told of the network."""
+        options: list[Option] = [
+            ("subnet_mask", str(self.network.netmask)),
+            ("router", str(self.gateway)),
+        ]
+        if self.nameservers:
+            options.append(("name_server", *map(str, self.nameservers)))  # type: ignore[arg-type]
+        options.append(("domain", self.domain.encode("ascii")))
+        return options
+
 
 def site(config: Config) -> Site:
     """What every reply says, from the configuration."""
@@ -70,7 +84,7 @@ def grant(site: Site, kind: Kind, asked: Message, given: Grant) -> bytes:
         ("message-type", int(kind)),
         ("server_id", str(site.server)),
         ("lease_time", site.lease),
-        *_network(site),
+        *site.options,
     ]
     if given.hostname and not given.boot:
         options.append(("hostname", given.hostname.encode("ascii")))
@@ -103,7 +117,7 @@ def proxy(site: Site, asked: Message) -> bytes:
 
 def inform(site: Site, asked: Message) -> bytes:
     """The ACK of an INFORM: no address and no lease (RFC 2131 section 4.3.5)."""
-    options: list[Option] = [("message-type", int(Kind.ACK)), ("server_id", str(site.server)), *_network(site)]
+    options: list[Option] = [("message-type", int(Kind.ACK)), ("server_id", str(site.server)), *site.options]
     return build(Reply(asked, NOWHERE, NOWHERE, b"", options + _relay(asked)))
 
 
@@ -115,17 +129,6 @@ def nak(site: Site, asked: Message, why: str) -> bytes:
         ("error_message", why.encode("ascii", "replace")),
     ]
     return build(Reply(asked, NOWHERE, NOWHERE, b"", options + _relay(asked)))
-
-
-def _network(site: Site) -> list[Option]:
-    options: list[Option] = [
-        ("subnet_mask", str(site.network.netmask)),
-        ("router", str(site.gateway)),
-    ]
-    if site.nameservers:
-        options.append(("name_server", *map(str, site.nameservers)))  # type: ignore[arg-type]
-    options.append(("domain", site.domain.encode("ascii")))
-    return options
 
 
 def _relay(asked: Message) -> list[Option]:
