@@ -73,7 +73,7 @@ def test_only_the_nodes_network_may_ask_for_other_names() -> None:
     assert refused and DNSRecord.parse(refused).header.rcode == RCODE.REFUSED
 
 
-def test_twenty_thousand_damaged_queries_raise_nothing() -> None:
+def test_five_thousand_damaged_queries_raise_nothing() -> None:
     server = DnsServer(CONFIG, FakeDirectory(REGISTRY))
     dice = random.Random(20261122)
     seeds = []
@@ -81,14 +81,14 @@ def test_twenty_thousand_damaged_queries_raise_nothing() -> None:
         query = DNSRecord.question(name, kind)
         query.add_ar(EDNS0(udp_len=4096))
         seeds.append(bytes(query.pack()))
-    for _ in range(20_000):
+    for _ in range(5_000):
         packet = bytearray(dice.choice(seeds))
         for _ in range(dice.randint(1, 5)):
             packet[dice.randrange(len(packet))] = dice.randrange(256)
         damaged = bytes(packet[: dice.randint(0, len(packet))] if dice.random() < 0.3 else packet)
         server._local(damaged, "10.77.0.9")
         question(damaged)
-    assert server.counters["malformed"] > 5_000
+    assert server.counters["malformed"] > 1_250
     assert len(server._known.exact) <= REMEMBERED
 
 
