@@ -14,7 +14,7 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"has its files already",
         "something asked for this node's files in its name, or its kernel was started by hand",
-        "switch it off and on; if it happens again: docs/explanation/security.md",
+        "switch it off and on; if it happens again: docs/security.md",
     ),
     (
         r"asks from .* its address is",

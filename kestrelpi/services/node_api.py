@@ -3,7 +3,7 @@
 A node is known by the address it asks from: the neighbour table tells the MAC behind it, the registry tells the node.
 Its own files (host keys among them) are handed over once a boot: to the registered address with the registered MAC, to
 a source port below 1024, against a token that is good for one delivery. A token is given out only after the boot
-loader has fetched a command line since the last delivery. docs/explanation/security.md says what this is worth.
+loader has fetched a command line since the last delivery. docs/security.md says what this is worth.
 """
 
 from __future__ import annotations
