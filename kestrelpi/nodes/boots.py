@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kestrelpi.files import write_whole
+from kestrelpi.files import Later, append, write_whole
 from kestrelpi.nodes.boot import FOR_OFFER, FOR_ROOT, NOTES, PAUSE, Boot, Kind, Note, Stage
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "read",
     "summary",
 ]
+
+log = logging.getLogger("kestrelpi")
 
 KEPT = 10
 """Boots kept of each MAC."""
@@ -135,10 +139,17 @@ class BootLog:
     the running system belongs to the same boot.
     """
 
-    def __init__(self, folder: Path, told: Callable[[Boot, Stage], None] = lambda boot, stage: None) -> None:
-        """`told` hears of each stage that a boot reaches for the first time, after it was recorded."""
+    def __init__(
+        self,
+        folder: Path,
+        told: Callable[[Boot, Stage], None] = lambda boot, stage: None,
+        later: Later | None = None,
+    ) -> None:
+        """`told` hears of each stage that a boot reaches for the first time; `later`: who writes, and not at once."""
         self.folder = folder
         self.told = told
+        self._later = later
+        self._append = later.append if later else append
         self._current: dict[str, Boot] = {}
         self._files = -1
         """How many there are in the folder; negative: not counted yet."""
@@ -153,7 +164,7 @@ class BootLog:
         detail = _clean(detail)
         boot = self._boot(mac)
         if boot is None or boot.ended_by(stage, at):
-            boot = self._begin(mac, at)
+            boot = self._begin(mac, at, self._read(mac, KEPT) if boot else [])
         elif stage in boot.stages and not self._news(boot, stage, detail):
             boot.last = max(boot.last, at)
             if stage is Stage.DISCOVER and boot.current is Stage.OFFER:
@@ -173,8 +184,8 @@ class BootLog:
             self._write(mac, boot, kind, at, detail)
 
     def _write(self, mac: str, boot: Boot, what: Stage | Kind, at: float, detail: str) -> None:
-        with file_of(self.folder, mac).open("a", encoding="utf-8") as out:
-            out.write(_line(boot, what, at, detail))
+        with _nevertheless():
+            self._append(file_of(self.folder, mac), _line(boot, what, at, detail).encode())
 
     def current(self, mac: str) -> Boot | None:
         """The boot that `mac` is in, or was in last."""
@@ -185,10 +196,16 @@ class BootLog:
 
     def _boot(self, mac: str) -> Boot | None:
         if mac not in self._current:
-            boots = read(self.folder, mac, 1)
+            boots = self._read(mac, 1)
             if boots:
                 self._keep(mac, boots[-1])
         return self._current.get(mac)
+
+    def _read(self, mac: str, most: int) -> list[Boot]:
+        if self._later:
+            with _nevertheless():
+                self._later.settle(file_of(self.folder, mac))
+        return read(self.folder, mac, most)
 
     def _keep(self, mac: str, boot: Boot) -> Boot:
         self._current.pop(mac, None)
@@ -209,17 +226,26 @@ class BootLog:
                 path.unlink()
             self._files = len(known) - len(bare) // 2
 
-    def _begin(self, mac: str, at: float) -> Boot:
+    def _begin(self, mac: str, at: float, before: list[Boot]) -> Boot:
         """A new boot; the file keeps the boots before it that came further than a DISCOVER."""
-        before = read(self.folder, mac)
         keep = [boot for boot in before if set(boot.stages) != {Stage.DISCOVER}][-(KEPT - 1) :]
-        if len(keep) < len(before):
-            write_whole(file_of(self.folder, mac), "".join(_lines(keep)))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not before:
-            self._make_room()
+        with _nevertheless():
+            if len(keep) < len(before):
+                write_whole(file_of(self.folder, mac), "".join(_lines(keep)))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not before:
+                self._make_room()
         number = before[-1].number + 1 if before else 1
         return self._keep(mac, Boot(round(at, 3), last=at, number=number))
+
+
+@contextmanager
+def _nevertheless() -> Iterator[None]:
+    """Go on when the disk is full or broken: Pis must be able to boot, and what they reach is still in memory."""
+    try:
+        yield
+    except OSError as error:
+        log.error("what the Pis reach at boot can't be written: %s", error)
 
 
 def _lines(boots: list[Boot]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Sighting:
 
     def learn(self, said: Identity, now: float) -> Sighting:
         """This sighting with what `said` adds; what it doesn't say stays."""
-        new = {key: value for key, value in asdict(said).items() if value}
+        new = {key: value for key, value in vars(said).items() if value}
         return replace(self, **new, first=self.first or now, last=max(self.last, now))
 
 

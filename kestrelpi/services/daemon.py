@@ -17,7 +17,7 @@ from typing import Any
 from kestrelpi import __version__
 from kestrelpi.config import Config, load
 from kestrelpi.errors import UserError
-from kestrelpi.files import locked
+from kestrelpi.files import Later, locked
 from kestrelpi.frontend.machine import machine
 from kestrelpi.nodes.boots import BootLog
 from kestrelpi.nodes.files import RuntimeFiles
@@ -59,7 +59,8 @@ class Daemon:
         self.config = load(config_path)
         self.directory = Directory(paths, self.config)
         self.metrics = Metrics()
-        self.boots = BootLog(paths.boots, self.metrics.reached)
+        self.lines = Later()
+        self.boots = BootLog(paths.boots, self.metrics.reached, self.lines)
         self.facts = WireFacts(paths.wire)
         self.meeting = Meeting(self.directory, self._met)
         self.turns: Turns | None = None
@@ -231,7 +232,7 @@ class Daemon:
         """Write what is due, in a thread: fsync may take its time, and Pis don't wait. Whether Pis were seen."""
         now = time.time()
         facts, seen = self.facts.due(now, force), self.sightings.due(now, force)
-        for write in (facts, seen):
+        for write in (self.lines.due(), facts, seen):
             try:
                 if write:
                     await asyncio.to_thread(write)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kestrelpi.files import Later
 from kestrelpi.nodes import boots
 from kestrelpi.nodes.boots import KEPT, NOTES, BootLog, Kind, Stage, file_of, read
 
@@ -26,6 +27,35 @@ def test_a_boot_from_discover_to_ready(tmp_path: Path) -> None:
     assert boot.stages[Stage.READY] == 10
     assert boot.current is Stage.READY
     assert file_of(tmp_path, MAC).name == "dc-a6-32-00-00-01.jsonl"
+
+
+def test_a_full_disk_stops_no_boot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reached: list[Stage] = []
+    log = BootLog(tmp_path, lambda boot, stage: reached.append(stage))
+    file_of(tmp_path, MAC).symlink_to("/dev/full")
+    whole_boot(log, 1000)
+    boot = log.current(MAC)
+    assert boot is not None and boot.current is Stage.READY
+    assert reached[-1] is Stage.READY
+    assert "can't be written: [Errno 28] No space left" in caplog.text
+
+
+def test_what_is_written_later_is_the_same(tmp_path: Path) -> None:
+    """The second boot has to see the first one's lines, which nobody has written yet."""
+    later = Later()
+    logs = BootLog(tmp_path / "now"), BootLog(tmp_path / "later", later=later)
+    for log in logs:
+        for begun in (1000, 2000, 3000):
+            log.record(MAC, "discover", begun)
+            if begun == 2000:
+                log.record(MAC, "kernel", begun + 5)
+    write = later.due()
+    assert write is not None
+    write()
+    assert later.due() is None
+    now, then = (file_of(log.folder, MAC).read_text() for log in logs)
+    assert then == now
+    assert [boot.number for boot in read(tmp_path / "later", MAC)] == [2, 3]
 
 
 def test_a_second_discover_of_the_boot_loader_belongs_to_the_same_boot(tmp_path: Path) -> None:
