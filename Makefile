@@ -60,11 +60,8 @@ bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the 
 bench-boot: prepare-demo  ## What a node reads from power-on to its login prompt, beside a stock NFS root
 	.venv/bin/python benches/boot.py
 
-bench-boot-services: prepare-tests  ## TFTP beside dnsmasq and tftpd-hpa, DHCP, DNS beside dnsmasq, a storm
+bench-boot-services: prepare-tests  ## TFTP, DHCP, DNS and storms beside dnsmasq and tftpd-hpa: one table of ratios, 20 minutes
 	.venv/bin/python benches/boot_services.py
-	.venv/bin/python benches/answers.py
-	.venv/bin/python benches/discover.py
-	.venv/bin/python benches/storm.py
 
 bench-fleet: prepare  ## What 10,000 registered nodes cost
 	.venv/bin/python benches/fleet.py

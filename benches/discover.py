@@ -1,136 +1,141 @@
-"""How quickly a thousand unknown Pis get an address, each address probed by ARP before it is offered.
+"""How quickly `kestrelpi serve` and dnsmasq give a thousand Pis addresses: registered ones, and unknown ones.
 
-    python benches/discover.py [--pis 1000] [--spread 1.0] [--rounds 3]
+    python benches/discover.py [--rounds 3]
 
-As root: two network namespaces with a cable between them, the server in one, the Pis (behind a relay) in the other.
-Each Pi DISCOVERs, and REQUESTs what it is offered. Nothing is asserted.
+As root: two network namespaces with a cable between them, a server in one, the Pis (behind a relay) in the other. Each
+Pi DISCOVERs, and REQUESTs what it is offered. Of unknown Pis ours probes each address by ARP before it is offered;
+dnsmasq doesn't here (`no-ping`): it would ping each for 3 s, one after the other. Nothing is asserted.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
 import os
-import select
-import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from answers import mac, message
+from pis import PIS, Burst, burst, node
 
 from kestrelpi import run
-from kestrelpi.config import parse
 from kestrelpi.nodes.registry import Registry
-from kestrelpi.services.dhcp.server import DhcpServer
-from kestrelpi.services.turns import Turns, link_speed
+from kestrelpi.paths import Paths
 
-CONFIG = parse("network: {address: 10.77.0.1/21, interface: eth0, pool: 10.77.4.0-10.77.7.254}\n")
-RELAY = "10.77.0.2"
-LONGEST = 30.0
-
-
-class Nobody:
-    """No Pi is registered."""
-
-    registry = Registry.of([])
-
-    def node_by_mac(self, address: str) -> None:
-        return None
-
-    def node_by_address(self, address: object) -> None:
-        return None
+SERVER, RELAY = "10.77.0.1", "10.77.0.2"
+POOL = ("10.77.4.0", "10.77.7.254")
+CONFIG = f"""\
+network: {{address: {SERVER}/21, interface: eth0, pool: {POOL[0]}-{POOL[1]}}}
+services: {{nfs: {{backend: none}}}}
+"""
+DNSMASQ = f"dnsmasq --no-daemon --conf-file=/dev/null --port=0 --user=root --interface=eth0 --no-ping \
+--dhcp-authoritative --dhcp-lease-max=3000 --dhcp-range={POOL[0]},{POOL[1]},255.255.248.0,12h"
+REGISTERED = 1
+ROOMS = {"registered": (REGISTERED, 1.0), "unknown": (0x10, 1.0), "unknown, all at the same moment": (0x20, 0.0)}
+"""What is measured: kind of Pis, and seconds within which they begin. The pool of the last two is the same: each has a
+server of its own."""
 
 
-async def serve(leases: Path) -> None:
-    """Until it is ended."""
-    turns = Turns(lambda: link_speed(CONFIG, "eth0"))  # 10 Gbit/s, which lets all of them in
-    server = DhcpServer(CONFIG, Nobody(), leases, lambda *_: None, lambda *_: None, turns=turns)
-    await server.start()
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+@dataclass(frozen=True)
+class Cable:
+    """Two namespaces; in each eth0."""
+
+    here: str
+    there: str
+
+    def inside(self, *words: str) -> list[str]:
+        """A command line for the server's end."""
+        return ["ip", "netns", "exec", self.here, *words]
 
 
-def ask(pis: int, spread: float, kind: int) -> None:
-    """Print what `pis` Pis saw that begin within `spread` seconds."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-    sock.bind((RELAY, 67))
-    relay = socket.inet_aton(RELAY)
-    sent: dict[tuple[int, int], float] = {}
-    took: list[float] = []
-    given: set[bytes] = set()
-
-    def send(what: int, number: int, more: bytes = b"") -> None:
-        packet = message(what, mac(kind, number), more)
-        sent[what + (what == 1) + 2 * (what == 3), number] = time.monotonic()
-        sock.sendto(packet[:24] + relay + packet[28:], ("10.77.0.1", 67))
-
-    begun, begins = time.monotonic(), 0
-    while len(took) < 2 * pis and time.monotonic() - begun < LONGEST:
-        while begins < pis and time.monotonic() - begun >= spread * begins / pis:
-            send(1, begins)
-            begins += 1
-        select.select([sock], [], [], 0.001)
-        try:
-            while True:
-                reply = sock.recv(2048)
-                number, what = reply[32] << 8 | reply[33], reply[242]
-                took.append(time.monotonic() - sent[what, number])
-                if what == 2:
-                    given.add(reply[16:20])
-                    send(3, number, b"\x32\4" + reply[16:20] + b"\x36\4\x0a\x4d\0\1")
-        except BlockingIOError:
-            continue
-    took.sort()
-    p50, p99 = (took[int(len(took) * share)] * 1000 for share in (0.5, 0.99))
-    print(
-        f"{pis} Pis within {spread:g} s: {len(took)} answers, {len(given)} addresses, p50 {p50:.1f} ms, "
-        f"p99 {p99:.1f} ms, last after {time.monotonic() - begun:.1f} s",
-        flush=True,
-    )
-
-
-def main() -> None:
-    """Make the cable, run both ends."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pis", type=int, default=1000)
-    parser.add_argument("--spread", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--end", choices=("server", "client"))
-    parser.add_argument("--kind", type=int, default=0)
-    options = parser.parse_args()
-    if options.end == "client":
-        ask(options.pis, options.spread, options.kind)
-    elif options.end == "server":
-        with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(serve(Path(folder) / "leases"))
-    else:
-        both(options.pis, options.spread, options.rounds)
-
-
-def both(pis: int, spread: float, rounds: int) -> None:
-    """Each round has a server of its own, which knows no lease."""
+@contextmanager
+def cable() -> Iterator[Cable]:
+    """Lay it, and take it away."""
     one, two = (f"kpi-bench-{os.getpid()}-{end}" for end in "ab")
     try:
         for name in (one, two):
             run.run(["ip", "netns", "add", name])
         run.run(["ip", "-n", one, *f"link add eth0 type veth peer name eth0 netns {two}".split()])
-        for name, address in ((one, "10.77.0.1"), (two, RELAY)):
+        for name, address in ((one, SERVER), (two, RELAY)):
             run.run(["ip", "-n", name, *f"address add {address}/21 dev eth0".split()])
-            run.run(["ip", "-n", name, "link", "set", "eth0", "up"])
-        for number in range(rounds):
-            words = [sys.executable, __file__, "--pis", str(pis), "--spread", str(spread), "--kind", str(number)]
-            server = run.start(["ip", "netns", "exec", one, *words, "--end", "server"])
-            try:
-                time.sleep(3)
-                print(run.run(["ip", "netns", "exec", two, *words, "--end", "client"]).stdout, end="", flush=True)
-            finally:
-                run.stop(server)
+            for device in ("lo", "eth0"):
+                run.run(["ip", "-n", name, "link", "set", device, "up"])
+        yield Cable(one, two)
     finally:
         for name in (one, two):
             run.run(["ip", "netns", "delete", name])
+
+
+@contextmanager
+def serving(server: str, wire: Cable, folder: Path) -> Iterator[None]:
+    """`ours` or `dnsmasq` on the cable, without a lease, a thousand Pis registered."""
+    folder.mkdir()
+    nodes = [node(number) for number in range(PIS)]
+    if server == "ours":
+        paths = Paths(folder)
+        paths.config.parent.mkdir(parents=True)
+        paths.config.write_text(CONFIG)
+        paths.registry.parent.mkdir(parents=True, exist_ok=True)
+        paths.registry.write_text(Registry.of(nodes).emit())
+        words = [sys.executable, "-m", "kestrelpi", "--root", str(folder), "serve"]
+        ready = "serving on"
+    else:
+        hosts = folder / "hosts"
+        hosts.write_text("".join(f"{one.mac},{one.address},{one.name}\n" for one in nodes))
+        words = [*DNSMASQ.split(), f"--dhcp-hostsfile={hosts}", f"--dhcp-leasefile={folder / 'leases'}"]
+        ready = "read "
+    log = folder / "log"
+    with log.open("wb") as out:
+        process = run.start(wire.inside(*words), output=out)
+        try:
+            wait_for(log, ready)
+            yield
+        finally:
+            run.stop(process)
+
+
+def wait_for(log: Path, text: str) -> None:
+    """Until a server says that it is ready."""
+    deadline = time.monotonic() + 60
+    while text not in log.read_text():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no {text!r} in its log:\n{log.read_text()[-2000:]}")
+        time.sleep(0.1)
+    time.sleep(1)
+
+
+def measured(server: str, room: str) -> Burst:
+    """One room at one server."""
+    kind, spread = ROOMS[room]
+    with tempfile.TemporaryDirectory() as name, cable() as wire, serving(server, wire, Path(name) / "root"):
+        words = [sys.executable, __file__, "--kind", str(kind), "--spread", str(spread)]
+        done = run.run(["ip", "netns", "exec", wire.there, *words])
+    return Burst(**json.loads(done.stdout))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kind", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--spread", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.kind is not None:
+        print(json.dumps(asdict(burst(RELAY, SERVER, options.kind, options.spread))))
+        return
+    for room in ROOMS:
+        for number in range(options.rounds):
+            for server in ("ours", "dnsmasq")[:: -1 if number % 2 else 1]:
+                found = measured(server, room)
+                print(
+                    f"{room}: {server:8} {found.addresses} of {found.pis} have an address, p50 {found.p50:.1f} ms, "
+                    f"p99 {found.p99:.1f} ms, the last after {found.last:.1f} s, {found.repeated} repeated",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import socket
+from collections.abc import Callable
+from functools import partial
 
 ADDRESS = 16
 """Bytes of a sockaddr_in (ip(7)): family, port, address, padding."""
@@ -40,9 +42,8 @@ class _Message(ctypes.Structure):
 
 
 _SIZE = ctypes.sizeof(_Message)
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
-_libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+# Without argtypes, which cost half of a call: pointers are passed as c_void_p.
+_recvmmsg, _sendmmsg = ctypes.CDLL(None).recvmmsg, ctypes.CDLL(None).sendmmsg
 
 
 def address_of(buffer: bytearray) -> int:
@@ -56,12 +57,12 @@ def bytes_at(address: int, length: int) -> bytes:
 
 
 class Messages:
-    """`count` datagrams of up to `room` bytes: number n has its bytes at `room` * n in `buffer`, its peer's address at
-    ADDRESS * n in `peers`. Whoever makes it keeps both."""
+    """`count` datagrams of up to `room` bytes on a socket: number n has its bytes at `room` * n in `buffer`, its peer's
+    address at ADDRESS * n in `peers`. Whoever makes it keeps both, and the socket."""
 
-    def __init__(self, count: int, buffer: bytearray, room: int, peers: bytearray) -> None:
+    def __init__(self, fd: int, count: int, buffer: bytearray, room: int, peers: bytearray) -> None:
+        self._fd = fd
         self._messages, self._vectors = (_Message * count)(), (_Vector * count)()
-        self._at = ctypes.addressof(self._messages)
         base, names, vectors = address_of(buffer), address_of(peers), ctypes.addressof(self._vectors)
         for index in range(count):
             self._vectors[index].base, self._vectors[index].length = base + index * room, room
@@ -76,13 +77,26 @@ class Messages:
         """Where each peer's address lies."""
         self.received = memoryview(self._messages).cast("B").cast("I")[_Message.length.offset // 4 :: _SIZE // 4]
         """Bytes of each datagram that `receive` took."""
+        self._first = self._pointer(0)
+        self.receive: Callable[[], int] = partial(_recvmmsg, fd, self._first, count, socket.MSG_DONTWAIT, None)
+        """Take what waits; how many, less than one when it is nothing, or an error. Doesn't block."""
 
-    def receive(self, fd: int) -> int:
-        """Take what waits at a socket; how many, 0 too for an error that waits there. Doesn't block."""
-        count: int = _libc.recvmmsg(fd, self._at, len(self.sizes), socket.MSG_DONTWAIT, None)
-        return max(count, 0)
+    def send(self, begin: int, end: int) -> int:
+        """Send from number `begin` up to `end`, without blocking; how many could not be sent.
 
-    def send(self, fd: int, begin: int, end: int) -> tuple[int, int]:
-        """Send from number `begin` up to `end`; how many went, and when it is none the error's number."""
-        sent: int = _libc.sendmmsg(fd, self._at + begin * _SIZE, end - begin, socket.MSG_DONTWAIT)
-        return (sent, 0) if sent > 0 else (0, ctypes.get_errno())
+        Each is tried twice: an error may have waited at the socket, of another datagram, and is told only once.
+        """
+        at, lost, told = begin, 0, False
+        while at < end:
+            where = self._pointer(at) if at else self._first
+            sent: int = _sendmmsg(self._fd, where, end - at, socket.MSG_DONTWAIT)
+            if sent > 0:
+                at, told = at + sent, False
+            elif told:
+                at, lost, told = at + 1, lost + 1, False
+            else:
+                told = True
+        return lost
+
+    def _pointer(self, index: int) -> ctypes.c_void_p:
+        return ctypes.c_void_p(ctypes.addressof(self._messages) + index * _SIZE)

@@ -6,9 +6,7 @@ a reply overwrites its query in place, behind the id, and goes back to the addre
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import socket
 from collections.abc import Callable, Mapping
 
@@ -28,12 +26,11 @@ class Batch:
     """The datagrams of one non-blocking IPv4 UDP socket."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._fd = sock.fileno()
         self._bytes = bytearray(AT_ONCE * LONGEST)
         self._addresses = bytearray(AT_ONCE * ADDRESS)
         self._view = memoryview(self._bytes)
-        self._into = Messages(AT_ONCE, self._bytes, LONGEST, self._addresses)
-        self._out = Messages(AT_ONCE, self._bytes, LONGEST, self._addresses)
+        self._into = Messages(sock.fileno(), AT_ONCE, self._bytes, LONGEST, self._addresses)
+        self._out = Messages(sock.fileno(), AT_ONCE, self._bytes, LONGEST, self._addresses)
 
     def exchange(self, known: Mapping[bytes, bytes], unusual: Callable[[bytes, Address], None]) -> tuple[int, int]:
         """Take what waits, at most AT_ONCE, and answer what `known` has; the rest goes to `unusual`, in its order.
@@ -41,7 +38,7 @@ class Batch:
         `known` has replies by query, both without the two bytes of the id. Returns how many were taken and how many of
         them answered; never raises for what a network does.
         """
-        count = self._into.receive(self._fd)
+        count = max(self._into.receive(), 0)
         view, lengths, out_lengths = self._view, self._into.received, self._out.sizes
         begin = answered = at = 0
         for index in range(count):
@@ -61,11 +58,9 @@ class Batch:
 
     def _send(self, begin: int, end: int) -> None:
         """Send the messages from `begin` up to `end`. One that can't be sent is lost: its client asks again."""
-        while begin < end:
-            sent, code = self._out.send(self._fd, begin, end)
-            if code:
-                log.debug("dns: reply to %s: %s", self._address(begin)[0], errno.errorcode.get(code, os.strerror(code)))
-            begin += max(sent, 1)
+        lost = self._out.send(begin, end)
+        if lost:
+            log.debug("dns: %d replies could not be sent", lost)
 
     def _address(self, index: int) -> Address:
         raw = self._addresses[index * ADDRESS : (index + 1) * ADDRESS]

@@ -20,7 +20,7 @@ from kestrelpi.services.tftp.sockets import Address, enlarge
 log = logging.getLogger(__name__)
 
 AT_ONCE = 256
-"""Packets that are taken before others have their turn: one of each Pi, if there are a thousand on four ports."""
+"""Packets that are taken before others have their turn."""
 ROOM = 64
 """Bytes of a client's packet that are looked at: an ACK has 4, an ERROR its text."""
 IP_RECVERR = 11
@@ -47,8 +47,8 @@ class Port:
             raise
         self._sessions: dict[int, Session] = {}
         self._heard, peers = bytearray(AT_ONCE * ROOM), bytearray(AT_ONCE * ADDRESS)
-        self._into = Messages(AT_ONCE, self._heard, ROOM, peers)
-        self._out = Messages(AT_ONCE, self._heard, ROOM, peers)
+        self._into = Messages(self._sock.fileno(), AT_ONCE, self._heard, ROOM, peers)
+        self._out = Messages(self._sock.fileno(), AT_ONCE, self._heard, ROOM, peers)
         self._words = memoryview(self._heard).cast("I")[:: ROOM // 4]  # the first four bytes of each packet
         self._peers = memoryview(peers).cast("Q")[:: ADDRESS // 8]  # family, port and address of its sender
         self._peers_at = address_of(peers)
@@ -82,7 +82,7 @@ class Port:
         bases, sizes, names = self._out.bases, self._out.sizes, self._out.names
         ends: Ends = []
         ready = 0
-        for index in range(self._into.receive(self._sock.fileno())):
+        for index in range(self._into.receive()):
             session = sessions.get(peers[index])
             if session is None:
                 continue  # a late packet for a transfer that is over
@@ -99,20 +99,10 @@ class Port:
             if outcome:
                 del sessions[peers[index]]
                 ends.append((address(peers[index]), outcome))
-        self._send(ready)
+        lost = self._out.send(0, ready)
+        if lost:
+            log.debug("%d TFTP packets could not be sent", lost)
         return ends
-
-    def _send(self, count: int) -> None:
-        at, told = 0, False
-        while at < count:
-            sent, code = self._out.send(self._sock.fileno(), at, count)
-            if code and not told:
-                told = True  # an error that waited, of another client perhaps: it is told once
-                continue
-            if code:
-                log.debug("TFTP packet not sent: %s", errno.errorcode.get(code, code))
-            at += max(sent, 1)
-            told = False
 
     def refused(self) -> Ends:
         """What ICMP told: the transfers that are over because their clients' ports are closed."""

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,9 +25,8 @@ log = logging.getLogger(__name__)
 
 RESERVED_FILES = 64
 """File descriptors that are not for transfers."""
-PORTS = 4
-"""Ports from which files are sent, in turn: a client that uses one port for all its files, as a Pi 3's ROM does, has
-another pair of ports for the next one (RFC 1350 section 4)."""
+REMEMBERED = 4096
+"""Clients at most of which it is known from which port they had their last file."""
 REQUESTS_A_TURN = 32
 REQUESTS_TIME = 0.001
 """Seconds for requests in a turn while transfers run: a flood of them must not starve those. A kernel has 10,000
@@ -88,13 +87,13 @@ class TftpServer:
         self.limits = self.limits.filled()
         self._cache = BlockCache(self.limits.memory)
         self._transfers: dict[Address, Transfer] = {}
-        self._ports: dict[str, list[Port]] = {}
+        self._ports: dict[str, tuple[Port, Port]] = {}
         """By the address of ours that they are at."""
         self._by_fd: dict[int, Port] = {}
         self._per_host: Counter[str] = Counter()
         self._timers: list[tuple[float, int, Transfer]] = []
         self._order = 0
-        self._turn = 0
+        self._lately: OrderedDict[Address, int] = OrderedDict()
         self._next_quiet: dict[EventKind, float] = {}
         self._told: Counter[str] = Counter()
         self._tell_at = 0.0
@@ -204,21 +203,28 @@ class TftpServer:
             self._quietly("refused", request.path, client, now, "too many transfers at once")
             return
         try:
-            port = self._port(local)
+            port = self._port(local, client)
         except OSError as problem:
             self._quietly("refused", request.path, client, now, f"no socket: {problem.strerror}")
             return
         self._start(request, packet, port, client, now)
 
-    def _port(self, local: str) -> Port:
-        """The port at our address `local` whose turn it is; raises OSError."""
+    def _port(self, local: str, client: Address) -> Port:
+        """The port at our address `local` for the next file of a client; raises OSError.
+
+        One port serves all, since packets that wait together cost the least; but a client that has one port for all its
+        files, as a Pi 3's ROM, has them from two in turn, so that none is taken for the last one (RFC 1350 section 4).
+        """
         if local not in self._ports:
-            self._ports[local] = [Port(local) for _ in range(PORTS)]
+            self._ports[local] = Port(local), Port(local)
             for port in self._ports[local]:
                 self._by_fd[port.fileno()] = port
                 self._poll.register(port, select.EPOLLIN)
-        self._turn = (self._turn + 1) % PORTS
-        return self._ports[local][self._turn]
+        number = 1 - self._lately.pop(client, 1)
+        self._lately[client] = number
+        if len(self._lately) > REMEMBERED:
+            self._lately.popitem(last=False)
+        return self._ports[local][number]
 
     def _start(self, request: Request, packet: bytes, port: Port, client: Address, now: float) -> None:
         """Answer a request."""
