@@ -24,7 +24,7 @@ from kestrelpi.run import PATH
 Argv = Sequence[str | Path]
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-CHROOT_PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+CHROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
