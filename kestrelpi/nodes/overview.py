@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kestrelpi.config import Config
-from kestrelpi.finding import Finding, Severity
+from kestrelpi.finding import Finding, Severity, worst_first
 from kestrelpi.nodes import boots, sightings
 from kestrelpi.nodes.boots import Boot, Kind, Stage
-from kestrelpi.nodes.findings import diagnose
+from kestrelpi.nodes.findings import diagnose, same_serial
 from kestrelpi.nodes.registry import Node, Registry
 from kestrelpi.nodes.seen import Seen
 from kestrelpi.nodes.sightings import Sighting
@@ -30,6 +30,8 @@ class Row:
     sighting: Sighting
     boots: tuple[Boot, ...]
     """The last ones, oldest first."""
+    twins: tuple[Finding, ...] = ()
+    """What is wrong with its serial: that another board has it too."""
 
     @property
     def stage(self) -> str:
@@ -38,7 +40,8 @@ class Row:
 
     def findings(self, now: float) -> list[Finding]:
         """What is wrong with it, the worst first. `now`: Unix time."""
-        return diagnose(Seen(self.node.name, self.boots, self.node.model or self.sighting.model, now))
+        seen = Seen(self.node.name, self.boots, self.node.model or self.sighting.model, now)
+        return worst_first([*self.twins, *diagnose(seen)])
 
     def trouble(self, now: float) -> str:
         """The name of the worst finding; empty: all is well."""
@@ -77,7 +80,9 @@ def rows(
     """
     known = sightings.read(paths.sightings)
     generations = {key: offered(*key) for key in {(node.image_of(config), node.group) for node in registry}}
-    return [_row(paths, config, node, known, generations, whole) for node in registry]
+    twins = {one.node: (one,) for one in same_serial(known, registry.by_mac)}
+    found = [_row(paths, config, node, known, generations, whole) for node in registry]
+    return [replace(row, twins=twins[row.node.name]) if row.node.name in twins else row for row in found]
 
 
 def _row(

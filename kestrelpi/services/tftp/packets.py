@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from array import array
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,7 +26,16 @@ LONGEST_REQUEST = 1024
 DATA_HEADER = 4
 """Bytes before the payload: opcode and block number."""
 ACK_LENGTH = 4
-ACKS = [int.from_bytes(struct.pack("!HH", 4, block), sys.byteorder) for block in range(65536)]
+
+
+def _acks() -> list[int]:
+    numbers = array("I", range(4 << 16, 5 << 16))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers.tolist()
+
+
+ACKS = _acks()
 """The ACK of each block number, as this machine reads its four bytes: comparing is cheaper than parsing."""
 ERROR_OPCODE = b"\x00\x05"
 
