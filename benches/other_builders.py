@@ -14,18 +14,25 @@ NO_DOCUMENTATION = (
     *("path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*"),
     *("path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/lintian/*"),
 )
-NO_INITRAMFS = """mkdir -p "$1/usr/local/sbin"
-printf '#!/bin/sh\\n' >"$1/usr/local/sbin/update-initramfs"
-chmod 755 "$1/usr/local/sbin/update-initramfs"
+NO_INITRAMFS = """program=/usr/sbin/update-initramfs
+dpkg-divert --root="$1" --local --no-rename --divert $program.distrib --add $program
+printf '#!/bin/sh\\n' >"$1$program"
+chmod 755 "$1$program"
 """
-"""Debian's kernel depends on initramfs-tools, which would work for minutes under emulation."""
+"""Debian's kernel depends on initramfs-tools, which would work for minutes under emulation. (A program of that name in
+/usr/local/sbin is not what the kernel's package finds.)"""
 NO_SERVICES = """printf '#!/bin/sh\\nexit 101\\n' >"$1/usr/sbin/policy-rc.d"
 chmod 755 "$1/usr/sbin/policy-rc.d"
 """
 
 
 def mmdebstrap(folder: Path, mirror: Mirror, packages: Sequence[str]) -> None:
-    """One call with every lever that it has: no recommended packages, no fsync, no documentation, no initramfs."""
+    """One call with every lever that it has: no recommended packages, no fsync, no documentation, no initramfs.
+
+    It installs what Debian's security archive has at once, as we do.
+    """
+    sources = folder / "debian.sources"
+    sources.write_text(mirror.sources())
     options = [f"--dpkgopt={option}" for option in ("force-unsafe-io", *NO_DOCUMENTATION)]
     command: list[str | Path] = [
         *("mmdebstrap", "--architectures=arm64", "--variant=minbase", "--mode=root", "--format=directory"),
@@ -34,7 +41,7 @@ def mmdebstrap(folder: Path, mirror: Mirror, packages: Sequence[str]) -> None:
         *options,
         *(f"--essential-hook={NO_INITRAMFS}", f"--essential-hook={NO_SERVICES}"),
         *('--aptopt=Acquire::Languages "none"', f"--include={','.join(packages)}"),
-        *(mirror.suite, folder / "root", mirror.uri),
+        *(mirror.suite, folder / "root", sources),
     ]
     run.stream(command, folder / "mmdebstrap.log")
 

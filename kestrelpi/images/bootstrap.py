@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from kestrelpi import run
-from kestrelpi.images import pool
+from kestrelpi.images import pool, scaffold
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import Draft, remove_tree
 from kestrelpi.images.lock import DEBIAN, Section, section
@@ -23,7 +23,7 @@ path-exclude=/usr/share/locale/*
 path-exclude=/usr/share/lintian/*
 path-exclude=/usr/share/bug/*
 """
-SECOND_STAGE = ("/bin/sh", "/debootstrap/debootstrap", "--second-stage")
+SECOND_STAGE = ("/bin/sh", "-euc", f"/bin/sh /debootstrap/debootstrap --second-stage\n{scaffold.PUT_BACK}", "sh", "")
 FOR_HTTPS = ("ca-certificates",)
 """What debootstrap adds for a mirror with https://, and wouldn't for a lock file."""
 UNWANTED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")

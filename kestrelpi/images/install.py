@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kestrelpi import run
 from kestrelpi.errors import UserError
-from kestrelpi.images import fetched, packages, pool
+from kestrelpi.images import fetched, packages, pool, scaffold
 from kestrelpi.images.chain import Step
 from kestrelpi.images.layers import Draft
 from kestrelpi.images.lock import Package, Section
@@ -70,6 +70,7 @@ def _install(
         ["apt-get", "update", "--error-on=any"],
         ["apt-get", *job.command, *names, *(str(root / "tmp" / one.name) for one in files)],
         *(unpack for one, folders in parts for unpack in _unpack_part(one, archives, folders, scratch, root)),
+        ["sh", "-euc", scaffold.PUT_BACK, "sh", str(root)],
     ]
     whole = ["sh", "-euc", "\n".join(shlex.join(one) for one in commands)]
     places = [root, *writable_system_folders(root), archives, root / "var/lib/apt/lists", scratch]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import stat
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from kestrelpi import config
 from kestrelpi.errors import UserError
-from kestrelpi.images import enter, initramfs, steps, tidy
+from kestrelpi.images import enter, initramfs, lock, steps, tidy
+from kestrelpi.images.build import build
 from kestrelpi.images.compare import compare
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation, Store
@@ -47,6 +50,18 @@ def test_no_program_of_the_frontend_is_in_the_root(generation: Generation) -> No
     assert not (generation.root / "lib64").exists()
     assert not (generation.root / ".host").exists()
     assert not (generation.root / "usr/sbin/policy-rc.d").exists()
+
+
+@pytest.mark.parametrize(("package", "name"), [("dash", "dash"), ("perl-base", "perl"), ("dpkg", "dpkg")])
+def test_programs_that_were_the_frontends_meanwhile_are_the_packages_own(
+    generation: Generation, package: str, name: str
+) -> None:
+    sums = (generation.root / f"var/lib/dpkg/info/{package}.md5sums").read_text().splitlines()
+    expected = {line.split()[0] for line in sums if line.endswith(f"bin/{name}")}
+    program = generation.root / "usr/bin" / name
+    assert {hashlib.md5(program.read_bytes(), usedforsecurity=False).hexdigest()} == expected
+    status = program.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 0, 0o755)
 
 
 def test_nothing_of_one_machine_is_in_the_root(generation: Generation) -> None:
@@ -108,6 +123,41 @@ def test_an_edited_script_runs_again_and_only_what_follows(paths: Paths, script:
     assert [one.name for one in difference.configuration] == ["configure 95-edited: script"]
     shared = "usr/bin/bash"
     assert (first.root / shared).stat().st_ino == (second.root / shared).stat().st_ino
+
+
+def test_an_added_package_is_installed_over_the_others_and_goes_without_a_trace(paths: Paths, script: Script) -> None:
+    first, _ = support.make(paths)
+    mine = script("packages.d/mine", "hello\n")
+    second, seen = support.make(paths)
+    assert seen.ran[0] == "apt-2"
+    assert next(one.stale for one in seen.records if one.name == "apt-2") == "package hello"
+    assert enter.execute(second, ["hello"]) == "Hello, world!\n"
+    assert enter.execute(second, ["dpkg", "--audit"]) == ""
+    difference = compare(first, second, Layers(paths.cache / "layers"))
+    assert [one.name for one in difference.packages] == ["hello"]
+    assert [one.name for one in difference.configuration] == ["packages apt: package hello"]
+    locks = [lock.read(one.folder / lock.NAME).sections["packages"].packages for one in (first, second)]
+    assert [one.name for one in locks[1] if one not in locks[0]] == ["hello"]
+    assert set(locks[0]) < set(locks[1])
+    base, more = ([one.folder / "squashfs" / name for one in (first, second)] for name in ("10-base", "15-more"))
+    assert base[1].with_suffix(".squashfs").samefile(base[0].with_suffix(".squashfs"))
+    assert [path.with_suffix(".squashfs").is_file() for path in more] == [False, True]
+    mine.unlink()
+    third, seen = support.make(paths)
+    assert (third.id, seen.records) == (first.id, [])
+
+
+def test_an_added_package_that_does_not_fit_is_tried_with_all_others_anew(paths: Paths, script: Script) -> None:
+    first, _ = support.make(paths)
+    script("packages.d/mine", "chrony\n")
+    seen = support.Recorder()
+    with pytest.raises(UserError, match="packages apt failed") as caught:
+        build(paths, config.load(paths.config), "default", watch=seen)
+    assert "systemd-timesyncd" in caught.value.detail
+    assert [one.name for one in seen.records].count("debootstrap") == 2, "first what is added, then all"
+    current = Store(paths).current("default")
+    assert current is not None
+    assert current.id == first.id
 
 
 def test_a_script_in_the_chroot_runs_as_arm64_without_the_frontends_environment(
