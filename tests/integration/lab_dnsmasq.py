@@ -35,6 +35,8 @@ NEXT_SERVER = RANGE + TFTP + "dhcp-boot=bootcode.bin\n"
 """siaddr and a boot file, as for a PC."""
 ROUTER = RANGE + "dhcp-option=3,10.99.0.2\n"
 """A home router: addresses, and nothing of booting."""
+ONLY_A_PROXY = TFTP + 'dhcp-range=10.99.0.2,proxy\npxe-service=0,"Raspberry Pi Boot"\n'
+"""Somebody else's boot server: no addresses, but the menu for every boot loader."""
 PISERVER = (
     TFTP
     + """

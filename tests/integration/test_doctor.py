@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ import pytest
 
 from kestrelpi import run
 from kestrelpi.config import parse
+from kestrelpi.images import binfmt
 from kestrelpi.lab.identity import PiSpec
 from kestrelpi.lab.lab import Lab
 from kestrelpi.lab.network import BRIDGE
 from kestrelpi.nodes.boots import Stage, file_of, read
+from kestrelpi.nodes.node import Node
+from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
+from kestrelpi.services.daemon import WATCH
 from tests import prometheus
+from tests.integration import lab_dnsmasq
 from tests.integration.test_lab_dnsmasq import Bench
 from tests.integration.test_lab_serve import CONFIG, GENERATION, furnish
 
@@ -30,6 +36,18 @@ BPDU = (
 )
 SEND = "import socket, sys; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0)); \
 s.send(bytes.fromhex(sys.argv[1]))"
+SEVERITIES = ("hint", "warning", "error")
+CLOSED = """\
+table inet filter {
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iifname lo accept
+    ct state established accept
+    udp dport { 67, 69 } accept
+  }
+}
+"""
+"""A firewall that lets nodes fetch their boot files, and nothing else."""
 WITHIN = 20.0
 """Seconds for what was heard to be on disk."""
 
@@ -43,12 +61,17 @@ class Ward(Bench):
     def boot_folder(self) -> Path:
         return self.paths.images / "default/generations" / GENERATION / "boot"
 
-    def doctor(self, *words: str, expect: int | None = None) -> dict[str, Any]:
+    def doctor(self, *words: str, before: str = "") -> dict[str, Any]:
+        """`before`: shell commands in a mount namespace of the doctor's own."""
         argv = [sys.executable, "-m", "kestrelpi", "--root", str(self.paths.root), "--json", "doctor", *words]
+        if before:
+            argv = ["unshare", "--mount", "sh", "-euc", f'{before}; exec "$@"', "sh", *argv]
         done = subprocess.run(self.lab.enter(argv), capture_output=True, text=True, timeout=120, check=False)
         assert done.stdout, done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
-        assert done.returncode == document["status"], done.stderr
+        severities = [SEVERITIES.index(one["severity"]) for one in document["findings"]]
+        assert severities == sorted(severities, reverse=True), "worst first"
+        assert done.returncode == document["status"] == max(severities, default=0), done.stderr
         return document
 
     def names(self, pi: PiSpec) -> list[str]:
@@ -56,8 +79,13 @@ class Ward(Bench):
         found = self.doctor(pi.mac)["findings"]
         return [one["name"] for one in found if one["node"] == pi.mac]
 
-    def frontend(self) -> dict[str, Mapping[str, str]]:
-        return {one["name"]: one for one in self.doctor()["findings"] if not one["node"]}
+    def frontend(self, before: str = "") -> dict[str, Mapping[str, str]]:
+        return {one["name"]: one for one in self.doctor(before=before)["findings"] if not one["node"]}
+
+    def nodes(self, *words: str) -> Any:
+        """What `kestrelpi nodes` says."""
+        argv = [sys.executable, "-m", "kestrelpi", "--root", str(self.paths.root), "--json", "nodes", *words]
+        return json.loads(run.run(self.lab.enter(argv)).stdout)
 
     def report(self, pi: PiSpec, stage: str, detail: str = "") -> None:
         """What the Pi's system would tell, from its own address."""
@@ -69,6 +97,7 @@ class Ward(Bench):
 
     def age(self, pi: PiSpec, seconds: float) -> None:
         """Let time pass: the timeline of a Pi becomes so much older."""
+        time.sleep(2 * WATCH)  # all of it is written by then
         path = file_of(self.paths.boots, pi.mac)
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps({**one, "at": one["at"] - seconds}) + "\n" for one in lines))
@@ -144,6 +173,16 @@ def test_another_dhcp_server(ward: Ward) -> None:
     assert len(heard) == 1, "it is gone, but the daemon heard it; and nobody takes us for one"
 
 
+def test_another_boot_proxy(ward: Ward) -> None:
+    """It was asked by the doctor, and a Pi that booted meanwhile heard it."""
+    pi = ward.pis["CM4"]
+    with ward.router(lab_dnsmasq.ONLY_A_PROXY):
+        ward.boot(pi)
+        found = ward.frontend()["foreign-proxy"]
+    assert "10.99.0.2" in found["what"] and found["severity"] == "warning"
+    assert "foreign-proxy" in ward.names(pi)
+
+
 def test_two_boards_with_one_serial(ward: Ward) -> None:
     one, two = ward.pis["3B+"], ward.pis["CM5"]
     twin = PiSpec(two.index, two.model, two.mac, one.serial)
@@ -199,6 +238,61 @@ def test_the_frontends_own_faults(ward: Ward) -> None:
         run.run(["ip", "-n", ward.network.namespace, "address", "add", "10.99.0.1/24", "brd", "+", "dev", BRIDGE])
         run.run(["ip", "-n", ward.network.namespace, "address", "delete", "10.99.0.1/32", "dev", "lo"])
     assert found["image-not-built"]["severity"] == found["no-address"]["severity"] == "error"
+
+
+def test_a_firewall_that_keeps_nodes_out(ward: Ward) -> None:
+    rules = ward.folder / "rules"
+    rules.write_text(CLOSED)
+    run.run(ward.network.enter(["nft", "--file", rules]))
+    try:
+        dropped = [one["what"] for one in ward.doctor()["findings"] if one["name"] == "firewall"]
+    finally:
+        run.run(ward.network.enter(["nft", "flush", "ruleset"]))
+    ports = "tcp port 8067 (http)", "udp port 53 (dns)"
+    assert sorted(dropped) == [f"the firewall drops {port} on {BRIDGE}" for port in ports]
+    assert "firewall" not in ward.frontend()
+
+
+def test_an_nfs_server_that_does_not_answer(ward: Ward) -> None:
+    ward.paths.config.write_text(CONFIG.replace("backend: none", "backend: kernel"))
+    try:
+        assert "refused" in ward.frontend()["nfs-silent"]["what"]
+    finally:
+        ward.paths.config.write_text(CONFIG)
+
+
+def test_no_emulation_a_full_disk_and_a_lost_clock(ward: Ward) -> None:
+    """Each is there for the doctor alone, in a mount namespace of its own."""
+    images = ward.paths.images / "default"
+    small = (
+        f"mount -t tmpfs -o size=64m tmpfs {ward.paths.state}; mkdir -p {images}/generations/20991231-000000-00000001"
+    )
+    found = ward.frontend(f"mount -t tmpfs tmpfs {binfmt.FOLDER}; {small}")
+    assert found["disk-full"]["severity"] == found["clock-wrong"]["severity"] == "error"
+    assert binfmt.is_native() or found["no-binfmt"]["severity"] == "warning"
+    assert not {"disk-full", "clock-wrong", "no-binfmt"} & set(ward.frontend())
+
+
+def test_nodes_list_and_nodes_show_say_it_too(ward: Ward) -> None:
+    expected = {
+        "4": ("firmware", "missing-file"),
+        "400": ("offer", "offer-ignored"),
+        "4-old": ("kernel", "old-eeprom"),
+        "CM4": ("kernel", "foreign-proxy"),
+        "CM5": ("", "same-serial"),
+        "5": ("ready", "failed-units"),
+    }
+    pis = {f"n{number}": (ward.pis[model], *said) for number, (model, said) in enumerate(expected.items(), 1)}
+    nodes = [Node(name, pi.mac, "rpi", IPv4Address("10.99.0.60") + pi.index) for name, (pi, _, _) in pis.items()]
+    ward.paths.registry.write_text(Registry.of(nodes).emit())
+    for row in ward.nodes("list"):
+        pi, stage, name = pis[row["name"]]
+        assert row["mac"] == pi.mac and stage in ("", row["stage"]), row
+        shown = ward.nodes("show", row["name"])
+        names = [one["name"] for one in shown["findings"]]
+        assert name in names and row["finding"] == names[0], row
+        assert set(shown["boots"][-1]["stages"]) >= {"discover", "offer"}
+    ward.paths.registry.unlink()
 
 
 def test_a_slip_in_the_configuration(ward: Ward) -> None:

@@ -56,18 +56,22 @@ class Bench:
         return dnsmasq(self.network, self.folder / "dnsmasq", config, {"tftp": self.tftp})
 
     @contextmanager
-    def router(self) -> Iterator[Path]:
-        """Another machine on the same wire that gives addresses."""
+    def router(self, config: str = lab_dnsmasq.ROUTER) -> Iterator[Path]:
+        """Another machine on the same wire: it gives addresses, or what `config` says."""
         namespace = f"{self.network.namespace}-router"
         run.run(["ip", "netns", "add", namespace])
         add = f"link add router type veth peer name eth0 netns {namespace}"
-        run.run(["ip", "-n", self.network.namespace, *add.split()])
-        run.run(["ip", "-n", self.network.namespace, *f"link set router up master {BRIDGE}".split()])
-        run.run(["ip", "-n", namespace, "address", "add", "10.99.0.2/24", "dev", "eth0"])
-        run.run(["ip", "-n", namespace, "link", "set", "eth0", "up"])
-        config = lab_dnsmasq.ROUTER
-        with dnsmasq(self.network, self.folder / "router", config, {}, namespace=namespace, interface="eth0") as log:
-            yield log
+        try:
+            run.run(["ip", "-n", self.network.namespace, *add.split()])
+            run.run(["ip", "-n", self.network.namespace, *f"link set router up master {BRIDGE}".split()])
+            run.run(["ip", "-n", namespace, "address", "add", "10.99.0.2/24", "dev", "eth0"])
+            run.run(["ip", "-n", namespace, "link", "set", "eth0", "up"])
+            folder = self.folder / "router"
+            with dnsmasq(self.network, folder, config, {"tftp": folder}, namespace=namespace, interface="eth0") as log:
+                yield log
+        finally:
+            run.run(["ip", "-n", self.network.namespace, "link", "delete", "router"])  # else it goes some time later
+            run.run(["ip", "netns", "delete", namespace])
 
     def boot(self, pi: PiSpec, dhcp_timeout: float | None = None) -> LoaderReport:
         out = self.folder / pi.serial
