@@ -208,7 +208,7 @@ def test_an_address_as_text_is_enough_for_an_eeprom(bench: Bench, model: str) ->
 def test_what_is_no_offer_for_an_eeprom(bench: Bench, config: str, reason: str) -> None:
     bench.serve()
     with bench.dnsmasq(config):
-        report = bench.boot(bench.pis["4"], dhcp_timeout=5)
+        report = bench.boot(bench.pis["4"], dhcp_timeout=7)  # a second DISCOVER after 4 s, a third after 8
     assert (report.started, report.failed_stage, report.discovers) == (False, "offer", 2)
     assert reason in report.failure
 
