@@ -42,6 +42,7 @@ MODEL = "4"
 MEMORY = 1024
 """MiB."""
 CONSOLE = "console.log"
+FSTAB = "etc/fstab"
 
 
 def attempt(paths: Paths, config: Config, config_path: Path, generation: Generation, say: Say) -> Outcome:
@@ -53,6 +54,7 @@ def attempt(paths: Paths, config: Config, config_path: Path, generation: Generat
         prepared(folder, paths, config_path, generation) as trial,
     ):
         trial_config = configuration.load(trial.config)
+        redirect_mounts(generation, (paths, config), (trial, trial_config))
         model = model_for(config, generation.image)
         say(f"Booting {generation.id} on an emulated Pi {model}")
         result = Outcome(datetime.now(UTC).isoformat(timespec="seconds"), model, {}, (), str(log))
@@ -65,6 +67,30 @@ def attempt(paths: Paths, config: Config, config_path: Path, generation: Generat
                 keep_logs(lab, log)
     outcome.keep(generation, result)
     return result
+
+
+def redirect_mounts(generation: Generation, real: tuple[Paths, Config], trial: tuple[Paths, Config]) -> None:
+    """Have the Pi mount from the trial what the image's fstab mounts from the frontend: as a file of its own."""
+    fstab, target = generation.root / FSTAB, trial[0].etc / "overlays/runtime" / FSTAB
+    if fstab.is_file() and not list(target.parent.glob(f"{target.name}*")):
+        write_whole(target, mounts_of_trial(fstab.read_text(encoding="utf-8"), real, trial))
+
+
+def mounts_of_trial(fstab: str, real: tuple[Paths, Config], trial: tuple[Paths, Config]) -> str:
+    """`fstab` with what comes from the frontend, or from another server of the homes, out of the trial's root."""
+    (paths, config), (trial_paths, trial_config) = real, trial
+    frontend, server = str(config.listen), str(trial_config.listen)
+    folder = f"{frontend}:{'' if paths.root == Path('/') else paths.root}/"
+    homes = config.users.homes
+    lines = []
+    for line in fstab.splitlines():
+        if line.startswith(folder):
+            line = f"{server}:{trial_paths.root}/{line.removeprefix(folder)}".replace(f"={frontend}", f"={server}")
+        elif config.users.server and line.startswith(f"{config.users.server} "):
+            options = f"rw,vers=4.1,port={trial_config.services.nfs.port},addr={server},nodev,nosuid,_netdev,nofail"
+            line = f"{server}:{trial_paths.root}{homes} {homes} nfs4 {options} 0 0"
+        lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def keep_logs(lab: Lab, log: Path) -> None:
@@ -158,7 +184,8 @@ def for_lab(text: str, image: str, cache: Path) -> str:
 
     `cache`: the real one, which has what modules fetched.
 
-    The kernel's NFS server doesn't listen there, another DHCP server neither; ports are free, nothing is switched.
+    The kernel's NFS server doesn't listen there, another DHCP server neither; ports are free, nothing is switched. The
+    NFS port stays: it stands in the image.
     """
     given: dict[str, Any] = yaml.safe_load(text) or {}
     made: dict[str, Any] = {"build": {"cache": str(cache), **(given.get("build") or {})}}
@@ -166,7 +193,7 @@ def for_lab(text: str, image: str, cache: Path) -> str:
         made["cluster"] = given["cluster"]
     network = given.get("network") or {}
     made["network"] = {key: network[key] for key in ("address", "pool", "nodes", "domain") if key in network}
-    nfs = {**((given.get("services") or {}).get("nfs") or {}), "backend": "ganesha", "port": 2049}
+    nfs = {**((given.get("services") or {}).get("nfs") or {}), "backend": "ganesha"}
     made["services"] = {"nfs": nfs}
     if "images" in given:
         made["images"] = {image: {**(given["images"][image] or {}), "publish": "built", "canary": ""}}

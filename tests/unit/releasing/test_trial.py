@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.config import parse as parse_config
+from kestrelpi.images.store import Generation
 from kestrelpi.lab.lab import Lab
 from kestrelpi.paths import Paths
-from kestrelpi.releasing.trial import for_lab, keep_logs, model_for
+from kestrelpi.releasing.trial import for_lab, keep_logs, model_for, mounts_of_trial, redirect_mounts
 
 CACHE = Path("/var/lib/kestrelpi/cache")
 TEXT = """\
@@ -48,7 +49,7 @@ def test_nothing_of_the_real_network_is_touched() -> None:
     assert made.services.listen is None
     assert made.services.dhcp.backend == "builtin"
     assert made.services.tftp.port == 69
-    assert (made.services.nfs.backend, made.services.nfs.port, made.services.nfs.version) == ("ganesha", 2049, "4.1")
+    assert (made.services.nfs.backend, made.services.nfs.port, made.services.nfs.version) == ("ganesha", 12049, "4.1")
     assert made.power.driver == "none"
     assert made.users.server == ""
     assert str(made.network.address) == "10.50.0.1/24"
@@ -99,3 +100,46 @@ def test_what_was_said_outlives_the_trial(tmp_path: Path) -> None:
         "console.log": "Kernel panic",
         "serve.log": "listening",
     }
+
+
+FSTAB = """\
+# <what> <where>
+tmpfs /tmp tmpfs nosuid 0 0
+10.50.0.1:/var/lib/kestrelpi/shared /var/lib/extrausers nfs4 ro,vers=4.1,port=12049,addr=10.50.0.1 0 0
+nas:/homes /home/x nfs soft,nodev 0 0
+"""
+
+
+def test_what_an_image_mounts_from_the_frontend_comes_from_the_trial() -> None:
+    """The paths of the frontend stand in the image; in a trial another one serves, from a root of its own."""
+    trial = Paths(Path("/var/lib/kestrelpi/cache/trial")), parse_config(for_lab(TEXT, "default", CACHE))
+    made = mounts_of_trial(FSTAB, (Paths(), parse_config(TEXT)), trial).splitlines()
+    assert made[:2] == FSTAB.splitlines()[:2]
+    here = "10.50.0.1:/var/lib/kestrelpi/cache/trial"
+    assert made[2] == (
+        f"{here}/var/lib/kestrelpi/shared /var/lib/extrausers nfs4 ro,vers=4.1,port=12049,addr=10.50.0.1 0 0"
+    )
+    options = "rw,vers=4.1,port=12049,addr=10.50.0.1,nodev,nosuid,_netdev,nofail"
+    assert made[3] == f"{here}/home/x /home/x nfs4 {options} 0 0", "nobody reaches another server from the lab"
+
+
+def test_a_frontend_in_a_folder_and_at_another_address() -> None:
+    text = "network: {address: 10.77.0.1/24}\nservices: {listen: 10.77.0.9}\n"
+    trial = Paths(Path("/r/trial")), parse_config(for_lab(text, "default", CACHE))
+    line = "10.77.0.9:/r/home/cluster /home/cluster nfs4 rw,addr=10.77.0.9 0 0\n"
+    made = mounts_of_trial(line, (Paths(Path("/r")), parse_config(text)), trial)
+    assert made == "10.77.0.1:/r/trial/home/cluster /home/cluster nfs4 rw,addr=10.77.0.1 0 0\n"
+
+
+def test_a_file_of_the_users_stays(tmp_path: Path) -> None:
+    generation = Generation("default", "x", tmp_path / "x")
+    (generation.root / "etc").mkdir(parents=True)
+    (generation.root / "etc/fstab").write_text(FSTAB)
+    real = Paths(), parse_config(TEXT)
+    trial = Paths(tmp_path / "trial"), parse_config(for_lab(TEXT, "default", CACHE))
+    redirect_mounts(generation, real, trial)
+    written = trial[0].etc / "overlays/runtime/etc/fstab"
+    assert str(tmp_path / "trial") in written.read_text()
+    written.rename(written.with_name("fstab.j2"))
+    redirect_mounts(generation, real, trial)
+    assert not written.exists()
