@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from kestrelpi import run
 from kestrelpi.images import pool, scaffold
+from kestrelpi.images.base_index import base_section
 from kestrelpi.images.flatten import flatten
 from kestrelpi.images.layers import Draft, remove_tree
 from kestrelpi.images.lock import DEBIAN, Section, section
@@ -37,16 +39,16 @@ def bootstrap(draft: Draft, shop: Workshop, log: Path) -> Section:
     shop.archives.mkdir(parents=True, exist_ok=True)
     with scratch_folder(shop) as scratch:
         locked = plan.lock.sections["bootstrap"] if plan.lock else None
-        options: list[str] = _locked(locked, shop, scratch, log) if locked else [f"--keyring={plan.mirror.keyring}"]
-        source = f"file://{scratch}" if locked else plan.mirror.uri
+        https = FOR_HTTPS if plan.mirror.uri.startswith("https://") else ()
+        wanted = locked or base_section(shop, scratch, log, https)
         command: list[str | Path] = [
             *("debootstrap", "--arch=arm64", "--foreign", "--variant=minbase", "--merged-usr"),
-            *options,
+            *_mirror(wanted, FOR_HTTPS if locked else https, shop, scratch, log),
             *(f"--cache-dir={shop.archives}", plan.suite),
-            *(first, source),
+            *(first, f"file://{scratch}"),
         ]
         inside = shop.beside(Sandbox(), command, draft.folder, shop.archives, scratch, devices=True)
-        run.stream(inside, log, env=proxies(), line=shop.line)
+        run.stream(inside, log, line=shop.line)
     chosen = locked or section_of(first)
     if (first / "proc").is_symlink():  # debootstrap's way in a container
         (first / "proc").unlink()
@@ -71,14 +73,15 @@ def bootstrap(draft: Draft, shop: Workshop, log: Path) -> Section:
     return chosen
 
 
-def _locked(wanted: Section, shop: Workshop, folder: Path, log: Path) -> list[str]:
-    """Have the archives of a lock file in the cache, and a mirror in `folder` that debootstrap finds them by.
+def _mirror(wanted: Section, also: Sequence[str], shop: Workshop, folder: Path, log: Path) -> list[str]:
+    """Have these archives in the cache, and a mirror in `folder` that debootstrap finds them by; returns its options.
 
-    The mirror bears no signature: debootstrap compares each archive with its SHA-256 there.
+    The mirror bears no signature: debootstrap compares each archive with its SHA-256 there. `also`: what it is to take
+    besides the base system, if it is among them.
     """
     pool.fetch(wanted.packages, shop.plan.mirror, shop.archives, log, shop.line)
     pool.debootstrap_mirror(wanted, shop.plan.suite, folder)
-    more = [one.name for one in wanted.packages if one.name in FOR_HTTPS]
+    more = [one.name for one in wanted.packages if one.name in also]
     return ["--no-check-gpg", *(f"--include={name}" for name in more)]
 
 
@@ -117,13 +120,3 @@ def tidy_bootstrap(root: Path, sources: str) -> None:
         for path in [*(root / name).rglob("*")]:
             if not path.is_dir() and path.name != "copyright":
                 path.unlink()
-
-
-def proxies() -> dict[str, str]:
-    """The frontend's apt proxy for debootstrap, which doesn't read apt's configuration."""
-    found = {}
-    for scheme in ("http", "https"):
-        line = run.run(["apt-config", "shell", "proxy", f"Acquire::{scheme}::Proxy"]).stdout.strip()
-        if line:
-            found[f"{scheme}_proxy"] = line.partition("=")[2].strip("'\"")
-    return found

@@ -13,6 +13,7 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import deb822, mirror, packages, pool
 from kestrelpi.images.added import DoesNotFit
+from kestrelpi.images.base_index import lists_folder
 from kestrelpi.images.lock import Lock, Package, Section, section
 from kestrelpi.images.packages import Job
 from kestrelpi.images.plan import BuildPlan
@@ -77,7 +78,7 @@ class _Apt:
 
     def __init__(self, below: Sequence[str], shop: Workshop, scratch: Path, log: Path, kept: Sequence[Package]) -> None:
         self.shop, self.log, self.scratch = shop, log, scratch
-        self.lists = shop.archives.parent / "lists" / shop.plan.suite
+        self.lists = lists_folder(shop)
         for folder in (shop.archives / "partial", self.lists / "partial"):
             folder.mkdir(parents=True, exist_ok=True)
         root = shop.mount

@@ -138,7 +138,7 @@ def test_an_added_package_is_installed_over_the_others_and_goes_without_a_trace(
     assert [one.name for one in difference.configuration] == ["packages apt: package hello"]
     locks = [lock.read(one.folder / lock.NAME).sections["packages"].packages for one in (first, second)]
     assert [one.name for one in locks[1] if one not in locks[0]] == ["hello"]
-    assert set(locks[0]) < set(locks[1])
+    assert all(one in locks[1] for one in locks[0])
     base, more = ([one.folder / "squashfs" / name for one in (first, second)] for name in ("10-base", "15-more"))
     assert base[1].with_suffix(".squashfs").samefile(base[0].with_suffix(".squashfs"))
     assert [path.with_suffix(".squashfs").is_file() for path in more] == [False, True]
@@ -149,11 +149,11 @@ def test_an_added_package_is_installed_over_the_others_and_goes_without_a_trace(
 
 def test_an_added_package_that_does_not_fit_is_tried_with_all_others_anew(paths: Paths, script: Script) -> None:
     first, _ = support.make(paths)
-    script("packages.d/mine", "chrony\n")
+    script("packages.d/mine", "openntpd\n")  # there can't be two clocks
     seen = support.Recorder()
     with pytest.raises(UserError, match="packages apt failed") as caught:
         build(paths, config.load(paths.config), "default", watch=seen)
-    assert "systemd-timesyncd" in caught.value.detail
+    assert "openntpd" in caught.value.detail
     assert [one.name for one in seen.records].count("debootstrap") == 2, "first what is added, then all"
     current = Store(paths).current("default")
     assert current is not None
