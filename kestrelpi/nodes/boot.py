@@ -105,10 +105,13 @@ class Boot:
         if stage is Stage.FAILED:
             self.failures += 1
             self.stages.pop(stage, None)
-        self.stages.setdefault(stage, max(0.0, round(at - self.started, 3)))
+        if stage not in self.stages:
+            # Milliseconds; not by round(), which takes four times as long: `nodes list` reads 10,000 boots.
+            self.stages[stage] = int((at - self.started) * 1000 + 0.5) / 1000 if at > self.started else 0.0
         if detail:
             self.details[stage] = detail
-        self.last = max(self.last, at)
+        if at > self.last:
+            self.last = at
 
     def of(self, kind: Kind) -> list[str]:
         """The details of all notes of a kind."""

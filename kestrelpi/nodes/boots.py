@@ -54,7 +54,9 @@ def read(folder: Path, mac: str, most: int = KEPT) -> list[Boot]:
     """The last `most` boots of `mac`, oldest first. A line cut off by a crash is passed over."""
     boots: dict[int, Boot] = {}
     for number, what, at, detail in reversed(_last_records(file_of(folder, mac), most)):
-        boot = boots.setdefault(number, Boot(at, number=number))
+        boot = boots.get(number)
+        if boot is None:
+            boot = boots[number] = Boot(at, number=number)
         if isinstance(what, Kind):
             boot.note(what, at, detail)
         else:
