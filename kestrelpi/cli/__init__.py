@@ -16,7 +16,7 @@ from kestrelpi.errors import ExitStatus, UserError
 from kestrelpi.paths import Paths
 
 SOME_OBJECTS = 50_000
-"""Objects that are made before Python looks for garbage: `nodes list` makes a million for 10,000 nodes, none in vain."""
+"""Objects that are made before Python looks for garbage: `nodes list` makes a million for 10,000, none in vain."""
 NOUNS = {
     "images": "Build, list, compare and roll back images.",
     "nodes": "Register, list, change and reach nodes.",
