@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,19 @@ def test_options_reach_dockers_configuration(tmp_path: Path) -> None:
     assert "RequiresMountsFor=/mnt/ssd\n" in on_nodes(
         tmp_path, "etc/systemd/system/docker.service.d/kestrelpi.conf", options
     )
+
+
+def test_containerd_is_dockers_alone_and_may_take_its_time(tmp_path: Path) -> None:
+    found = tomllib.loads(on_nodes(tmp_path, "etc/containerd/config.toml"))
+    assert found["version"] == 2
+    assert "io.containerd.grpc.v1.cri" in found["disabled_plugins"]
+    unit = on_nodes(tmp_path, "etc/systemd/system/containerd.service.d/kestrelpi.conf")
+    assert "TimeoutStartSec=infinity" in unit.splitlines()
+
+
+def test_ipvs_is_there_before_docker_looks_for_it(tmp_path: Path) -> None:
+    lines = on_nodes(tmp_path, "etc/modules-load.d/kestrelpi-swarm.conf").splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["ip_vs"]
 
 
 def test_dockers_command_is_a_package_of_its_own_since_debian_13(tmp_path: Path) -> None:
