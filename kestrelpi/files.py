@@ -70,7 +70,9 @@ class Later:
         return self._write if self._lines else None
 
     def _write(self) -> None:
-        for path in list(self._lines):
+        with self._lock:
+            paths = list(self._lines)
+        for path in paths:
             self.settle(path)
 
 

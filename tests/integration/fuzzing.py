@@ -391,7 +391,7 @@ def fuzz(root: Path, packets: int, seed: int) -> dict[str, object]:
             "memory_mb": [round(one, 1) for one in memory],
             "files": served.files(),
             "log_lines": log.count("\n"),
-            "log": log[-4000:] if "Traceback" in log else "",
+            "log": log[max(log.index("Traceback") - 500, 0) :][:4000] if "Traceback" in log else "",
         }
 
 
