@@ -67,6 +67,11 @@ def test_the_root_is_mounted_as_its_image_says(two: TwoPis) -> None:
         assert below[kind] in two.cluster.ssh(node, "findmnt -n -o OPTIONS /")
 
 
+def test_modules_of_software_can_be_loaded(two: TwoPis) -> None:
+    said = two.cluster.ssh(two.nodes[0], "bash -lc 'module load fibo openmpi && echo $FIBO_HOME $SLURM_MPI_TYPE'")
+    assert said == "/usr/local/share/kestrelpi/fibo pmix"
+
+
 def test_a_boot_writes_little_to_the_ram(two: TwoPis) -> None:
     for node in two.nodes:
         used = two.cluster.ssh(node, "df -k --output=used / | tail -n 1")
