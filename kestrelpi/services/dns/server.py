@@ -12,14 +12,14 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
-from dnslib import RCODE, DNSError, DNSRecord
+from dnslib import RCODE, DNSError
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.services.dns.answers import Answers
 from kestrelpi.services.dns.batch import AT_ONCE, LONGEST, Batch
 from kestrelpi.services.dns.forward import Address, Forwarder, Unanswered, question
-from kestrelpi.services.dns.zone import Registry, Zone, failure, payload_limit
+from kestrelpi.services.dns.zone import Registry, Zone, failure, parse, payload_limit
 
 log = logging.getLogger("kestrelpi")
 
@@ -132,7 +132,7 @@ class DnsServer:
         registry = self._directory.registry
         known = self._remembered(registry)
         try:
-            query = DNSRecord.parse(packet)
+            query = parse(packet)
         except DNSError as error:
             self.counters["malformed"] += 1
             log.debug("dns: dropped a packet from %s: %s", client, error)
@@ -160,7 +160,7 @@ class DnsServer:
     async def _forward_udp(self, sock: socket.socket, packet: bytes, client: Address) -> None:
         reply = await self._ask(packet)
         if self._sock is sock:
-            self._reply(sock, fitted(reply, payload_limit(DNSRecord.parse(packet))), client)
+            self._reply(sock, fitted(reply, payload_limit(parse(packet))), client)
 
     async def _ask(self, packet: bytes) -> bytes:
         try:
@@ -168,7 +168,7 @@ class DnsServer:
         except Unanswered as error:
             self.counters["unanswered"] += 1
             log.debug("dns: %s", error)
-            return bytes(failure(DNSRecord.parse(packet), RCODE.SERVFAIL).pack())
+            return bytes(failure(parse(packet), RCODE.SERVFAIL).pack())
         self.counters["forwarded"] += 1
         return reply
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Protocol
 
-from dnslib import CLASS, EDNS0, NS, OPCODE, PTR, QTYPE, RCODE, RD, RR, SOA, A, DNSHeader, DNSRecord
+from dnslib import CLASS, EDNS0, NS, OPCODE, PTR, QTYPE, RCODE, RD, RR, SOA, A, DNSError, DNSHeader, DNSRecord
 
 from kestrelpi.config import Config
 from kestrelpi.nodes.node import Node
@@ -17,6 +17,19 @@ TTL = 60
 OUR_PAYLOAD = 1232
 """Bytes that we tell EDNS clients to send at most: no fragments (dnsflagday.net/2020)."""
 REVERSE = ".in-addr.arpa"
+
+
+LONGEST_NAME, LONGEST_LABEL = 253, 63
+"""RFC 1035 section 2.3.4; of the name as it is written, without its last dot."""
+
+
+def parse(packet: bytes) -> DNSRecord:
+    """A query as dnslib understands it. Raises DNSError, also for a name that dnslib takes and no reply can repeat."""
+    query = DNSRecord.parse(packet)
+    for one in query.questions:
+        if len(one.qname) > LONGEST_NAME or any(len(label) > LONGEST_LABEL for label in one.qname.label):
+            raise DNSError("a name that is too long")
+    return query
 
 
 class Registry(Protocol):

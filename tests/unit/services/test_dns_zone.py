@@ -73,6 +73,16 @@ def test_only_the_nodes_network_may_ask_for_other_names() -> None:
     assert refused and DNSRecord.parse(refused).header.rcode == RCODE.REFUSED
 
 
+@pytest.mark.parametrize("labels", [(64,), (100, 3), (191,), (63, 63, 63, 62)])
+def test_a_name_that_no_reply_can_repeat_is_malformed(labels: tuple[int, ...]) -> None:
+    """dnslib takes a label's length byte for a length although 64 to 191 are none."""
+    server = DnsServer(CONFIG, FakeDirectory(REGISTRY))
+    name = b"".join(bytes([length]) + b"a" * length for length in labels)
+    query = bytes(DNSRecord.question("rpi1").pack())[:12] + name + b"\0\0\1\0\1"
+    assert server._local(query, "10.77.0.9") == server._local(query, "198.51.100.7") == b""
+    assert server.counters["malformed"] == 2
+
+
 def test_five_thousand_damaged_queries_raise_nothing() -> None:
     server = DnsServer(CONFIG, FakeDirectory(REGISTRY))
     dice = random.Random(20261122)
