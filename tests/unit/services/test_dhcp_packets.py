@@ -116,13 +116,13 @@ def test_an_option_that_is_cut_off_does_not_hide_those_before_it() -> None:
     assert said.kind is Kind.DISCOVER and said.guid == GUID_4 and not said.pxe
 
 
-def test_five_thousand_damaged_messages_raise_nothing_else() -> None:
+def test_two_thousand_damaged_messages_raise_nothing_else() -> None:
     dice = random.Random(20261122)
     bench = Bench()
     request = [(53, b"\x03"), (50, bytes([10, 77, 0, 130])), (54, bytes([10, 77, 0, 1])), (12, b"pi"), (61, b"\x01x")]
     seeds = [message(ROM_3B, MAC_3B), message(BOOTCODE), message(EEPROM_4), message(request), message([(53, b"\x08")])]
     malformed = 0
-    for _ in range(5_000):
+    for _ in range(2_000):
         raw = bytearray(dice.choice(seeds))
         for _ in range(dice.randint(1, 6)):
             place = dice.randrange(len(raw)) if dice.random() < 0.3 else dice.randrange(228, len(raw))
