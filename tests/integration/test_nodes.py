@@ -160,7 +160,7 @@ def test_busybox_unpacks_the_runtime_archive(paths: Paths) -> None:
 def test_completion_knows_commands_and_nodes(paths: Paths) -> None:
     paths.registry.write_text(Registry.of([NODE]).emit())
     for line, expected in (
-        ("nodes re", {"register", "remove"}),
+        ("nodes re", {"register", "remove", "reboot"}),
         ("nodes show rp", {"rpi1"}),
         ("reco", {"reconfigure"}),
     ):
