@@ -78,10 +78,12 @@ def kept_base(
     kept = kept_path(layers, keys)
     if kept.is_file():
         return {BASE: kept}
+    if others and (over := kept_over(kept)):
+        return over
     for other in others:
         below = [key for key in other if not _is_often(layers, key)]
         if has_more(layers, below, keys) and kept_path(layers, below).is_file():
-            more = kept_more(layers, below, keys, scratch)
+            more = keep_more(layers, below, keys, scratch)
             if more:
                 return {BASE: kept_path(layers, below), MORE: more}
     mounted = scratch / "base"
@@ -92,6 +94,18 @@ def kept_base(
     pack(box, mounted, draft)
     draft.rename(kept)
     return {BASE: kept}
+
+
+def kept_over(whole: Path) -> dict[str, Path]:
+    """The two kept files that together are what `whole` would be, by their names; empty: there are none.
+
+    The stack of the lower one need not have a generation any more.
+    """
+    for more in whole.parent.glob(f"{whole.name.removesuffix(SUFFIX)}{OVER}*"):
+        base = more.with_name(more.name.partition(OVER)[2])
+        if base.is_file():
+            return {BASE: base, MORE: more}
+    return {}
 
 
 def kept_path(layers: Layers, keys: Sequence[str]) -> Path:
@@ -118,12 +132,10 @@ def has_more(layers: Layers, below: Sequence[str], keys: Sequence[str]) -> bool:
     return scripts[0] == scripts[1]
 
 
-def kept_more(layers: Layers, below: Sequence[str], keys: Sequence[str], scratch: Path) -> Path | None:
-    """What the stack `keys` has over the stack `below`, packed; made when it isn't kept. None: it is too much."""
+def keep_more(layers: Layers, below: Sequence[str], keys: Sequence[str], scratch: Path) -> Path | None:
+    """Pack what the stack `keys` has over the stack `below`, and keep it. None: it is too much."""
     base, whole = kept_path(layers, below), kept_path(layers, keys)
     kept = base.with_name(f"{whole.name.removesuffix(SUFFIX)}{OVER}{base.name}")
-    if kept.is_file():
-        return kept
     trees = [scratch / name for name in ("below", "above", "more")]
     for stack, tree in zip((below, keys), trees, strict=False):
         flatten([layers.tree(key) for key in reversed(stack)], tree)

@@ -191,7 +191,12 @@ def test_added_packages_lie_in_a_file_of_their_own(layers: Layers, tmp_path: Pat
     assert files == {"usr/bin/htop", "usr/lib/program", "usr/lib/big", "turns/inside/deep", remade}
     again = Packed(layers, tmp_path / "again", keys, [KEYS])
     assert (again.files / squashfs.MORE).samefile(two.files / squashfs.MORE)
+    alone = Packed(layers, tmp_path / "alone", keys, [keys])  # those that packages were added to are gone
+    for name in (squashfs.BASE, squashfs.MORE):
+        assert (alone.files / name).samefile(two.files / name)
     assert squashfs.unused(layers) == []
+    locked = Packed(layers, tmp_path / "locked", keys)
+    assert not (locked.files / squashfs.MORE).exists()
 
 
 @pytest.mark.parametrize(("step", "size"), [("an edited one", 0), ("", squashfs.MOST_MORE)])
