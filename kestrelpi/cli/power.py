@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import click
@@ -63,7 +64,7 @@ def _driver(ctx: Context) -> Driver | None:
 
 
 def _enter(ctx: Context) -> Enter:
-    return lambda node: ssh_command(ctx.paths, ctx.config, node)
+    return partial(ssh_command, ctx.paths, ctx.config)
 
 
 def _tell(ctx: Context, done: Iterable[tuple[Node, str, str]], what: str) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from kestrelpi.config import Power
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.node import Node
-from kestrelpi.nodes.power import AT_ONCE, Driver, at_once
+from kestrelpi.nodes.power import Driver, at_once, attempt
 from kestrelpi.run import run
 
 Enter = Callable[[Node], list[str]]
@@ -42,10 +42,12 @@ def halt_by_ssh(enter: Enter, power: Power) -> Callable[[Node], None]:
     can_cut = power.driver != "none"
 
     def halt(node: Node) -> None:
-        if not answers(str(node.address)):
+        try:
+            must_answer(node)
+        except UserError:
             if can_cut:
                 return
-            raise silent(node)
+            raise
         run([*enter(node), *SOON, "poweroff"], timeout=TIMEOUT)
         deadline = time.monotonic() + power.halt_time
         while answers(str(node.address)):
@@ -59,12 +61,14 @@ def halt_by_ssh(enter: Enter, power: Power) -> Callable[[Node], None]:
     return halt
 
 
-def silent(node: Node) -> UserError:
-    return UserError(
-        f"{node.name} does not answer at {node.address}",
-        fix=f"kestrelpi nodes show {node.name} tells how far it came; nothing but its plug can start or stop it:"
-        " with power.driver in kestrelpi.yaml kestrelpi does that",
-    )
+def must_answer(node: Node) -> None:
+    """Raise UserError when a node doesn't."""
+    if not answers(str(node.address)):
+        raise UserError(
+            f"{node.name} does not answer at {node.address}",
+            fix=f"kestrelpi nodes show {node.name} tells how far it came; nothing but its plug can start or stop it:"
+            " with power.driver in kestrelpi.yaml kestrelpi does that",
+        )
 
 
 @dataclass(frozen=True)
@@ -91,31 +95,22 @@ def restart(
     def reboot(node: Node) -> None:
         run([*enter(node), *SOON, "reboot"], timeout=TIMEOUT)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        up = [node for node, up in zip(nodes, pool.map(_is_up, nodes), strict=True) if up]
+    silence = at_once(must_answer, nodes)
+    up = [node for node in nodes if not silence[node.name]]
+    down = [node for node in nodes if silence[node.name]]
     errors = at_once(reboot, up)
-    for node in up:
-        yield Restarted(node, "rebooted", errors[node.name])
-    for node in nodes:
-        if node in up:
-            continue
-        if by is None:
-            yield Restarted(node, "rebooted", str(silent(node)))
-            continue
-        yield Restarted(node, "power cut and given back", _cycle(node, by, sleep))
-        sleep(float(power.stagger))
+    yield from (Restarted(node, "rebooted", errors[node.name]) for node in up)
+    if by is None:
+        yield from (Restarted(node, "rebooted", silence[node.name]) for node in down)
+        return
+    for number, node in enumerate(down):
+        if number:
+            sleep(float(power.stagger))
+        yield Restarted(node, "power cut and given back", attempt(partial(_cycle, by, sleep), node))
 
 
-def _is_up(node: Node) -> bool:
-    return answers(str(node.address))
-
-
-def _cycle(node: Node, by: Driver, sleep: Callable[[float], None]) -> str:
-    """Cut a node's power and give it back; returns what went wrong."""
-    try:
-        by.switch(node, "off")
-        sleep(SETTLE)
-        by.switch(node, "on")
-    except UserError as error:
-        return str(error)
-    return ""
+def _cycle(by: Driver, sleep: Callable[[float], None], node: Node) -> None:
+    """Cut a node's power and give it back."""
+    by.switch(node, "off")
+    sleep(SETTLE)
+    by.switch(node, "on")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kestrelpi.config import Config
 from kestrelpi.finding import Finding, Severity, worst_first
@@ -81,8 +81,7 @@ def rows(
     known = sightings.read(paths.sightings)
     generations = {key: offered(*key) for key in {(node.image_of(config), node.group) for node in registry}}
     twins = {one.node: (one,) for one in same_serial(known, registry.by_mac)}
-    found = [_row(paths, config, node, known, generations, whole) for node in registry]
-    return [replace(row, twins=twins[row.node.name]) if row.node.name in twins else row for row in found]
+    return [_row(paths, config, node, known, generations, twins.get(node.name, ()), whole) for node in registry]
 
 
 def _row(
@@ -91,6 +90,7 @@ def _row(
     node: Node,
     known: Mapping[str, Sighting],
     generations: Mapping[tuple[str, str], str],
+    twins: tuple[Finding, ...],
     whole: bool,
 ) -> Row:
     image = node.image_of(config)
@@ -100,6 +100,7 @@ def _row(
         generation=node.pin or generations[image, node.group],
         sighting=known.get(node.mac) or Sighting(node.mac),
         boots=tuple(_boots(paths, node, whole)),
+        twins=twins,
     )
 
 

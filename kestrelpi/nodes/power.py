@@ -173,11 +173,12 @@ def switch(
             sleep(float(power.stagger))
         error = halted.get(node.name, "")
         if by and not error:
-            error = _attempt(lambda node: by.switch(node, state), node)
+            error = attempt(lambda node: by.switch(node, state), node)
         yield Switched(node, state, error)
 
 
-def _attempt(do: Callable[[Node], None], node: Node) -> str:
+def attempt(do: Callable[[Node], None], node: Node) -> str:
+    """Do something to a node; returns what went wrong (empty: nothing)."""
     try:
         do(node)
     except UserError as error:
@@ -188,7 +189,7 @@ def _attempt(do: Callable[[Node], None], node: Node) -> str:
 def at_once(do: Callable[[Node], None], nodes: Sequence[Node]) -> dict[str, str]:
     """Do something to AT_ONCE nodes at a time; returns what went wrong (empty: nothing) by the node's name."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        errors = pool.map(lambda node: _attempt(do, node), nodes)
+        errors = pool.map(lambda node: attempt(do, node), nodes)
         return {node.name: error for node, error in zip(nodes, errors, strict=True)}
 
 

@@ -98,7 +98,7 @@ def keep_logs(lab: Lab, log: Path) -> None:
 
     Nothing is there when the services didn't start.
     """
-    shutil.rmtree(log, ignore_errors=True)
+    remove_tree(log)
     log.mkdir(parents=True)
     for one in lab.folders():
         if one.console.exists():

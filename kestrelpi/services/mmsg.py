@@ -51,6 +51,11 @@ def address_of(buffer: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
+def sender(name: bytes | bytearray) -> tuple[str, int]:
+    """The address and port in a sockaddr_in."""
+    return socket.inet_ntoa(name[4:8]), int.from_bytes(name[2:4], "big")
+
+
 def bytes_at(address: int, length: int) -> bytes:
     """A copy of the bytes that lie there."""
     return ctypes.string_at(address, length)

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.entering import ssh_command
 from kestrelpi.nodes.halting import halt_by_ssh
-from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.power import State, driver, spool, switch, wishes
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
@@ -50,9 +50,7 @@ class PowerWishes:
     def _switch(self, state: State, names: tuple[str, ...]) -> None:
         config, registry = self.state()
 
-        def enter(node: Node) -> list[str]:
-            return ssh_command(self.paths, config, node)
-
+        enter = partial(ssh_command, self.paths, config)
         nodes = [registry.by_name[name] for name in names if name in registry.by_name]
         try:
             for one in switch(nodes, state, driver(config), config.power, halt_by_ssh(enter, config.power)):

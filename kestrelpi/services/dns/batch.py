@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 
-from kestrelpi.services.mmsg import ADDRESS, Messages
+from kestrelpi.services.mmsg import ADDRESS, Messages, sender
 
 log = logging.getLogger("kestrelpi")
 
@@ -63,5 +63,4 @@ class Batch:
             log.debug("dns: %d replies could not be sent", lost)
 
     def _address(self, index: int) -> Address:
-        raw = self._addresses[index * ADDRESS : (index + 1) * ADDRESS]
-        return socket.inet_ntoa(raw[4:8]), int.from_bytes(raw[2:4], "big")
+        return sender(self._addresses[index * ADDRESS : (index + 1) * ADDRESS])

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 
-from kestrelpi.services.mmsg import ADDRESS, Messages, address_of
+from kestrelpi.services.mmsg import ADDRESS, Messages, address_of, sender
 from kestrelpi.services.tftp.packets import ACK_LENGTH
 from kestrelpi.services.tftp.session import Outcome, Session
 from kestrelpi.services.tftp.sockets import Address, enlarge
@@ -132,5 +132,4 @@ def peer(client: Address) -> int:
 
 def address(peer: int) -> Address:
     """The client of which `peer` made the number."""
-    raw = peer.to_bytes(8, sys.byteorder)
-    return socket.inet_ntoa(raw[4:]), int.from_bytes(raw[2:4], "big")
+    return sender(peer.to_bytes(8, sys.byteorder))
