@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import deb822, packages, pool
+from kestrelpi.images.indexes import Apt, lists_folder, nothing
 from kestrelpi.images.lock import DEBIAN, Package, Section, package, section
 from kestrelpi.images.workshop import Workshop
 from kestrelpi.sandbox import CHROOT_PATH, Sandbox
@@ -22,7 +22,6 @@ BASE = re.compile(rb"^(?:Essential: yes|Priority: required)$", re.MULTILINE)
 ALSO, EXCEPT = ("apt", "usr-is-merged"), ("usrmerge",)
 """What debootstrap's scripts (debian-common) take and leave out by name, if the suite has it."""
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-INDEX = "INDEX"
 
 
 def base_section(shop: Workshop, scratch: Path, log: Path, also: Iterable[str] = ()) -> Section:
@@ -47,26 +46,13 @@ def newest_index(shop: Workshop, scratch: Path, log: Path) -> tuple[Path, Path]:
     config = scratch / "base.conf"
     text = packages.apt_config(root, packages.frontend_acquire(), CHROOT_PATH)
     config.write_text(f'{text}Dir::State::lists "{lists}";\n')
-    rows: list[str] = []
-
-    def apt(*words: str) -> None:
-        command = shop.beside(Sandbox(), ["apt-get", *words], lists, scratch)
-        run.stream(command, log, env={"APT_CONFIG": str(config)}, line=rows.append)
-
-    apt("update", "--error-on=any")
-    apt("indextargets", "--format", f"{INDEX} $(RELEASE) $(COMPONENT) $(REPO_URI) $(FILENAME)", "Identifier: Packages")
-    wanted = [INDEX, plan.suite, "main", plan.mirror.uri]
-    for row in rows:
-        words = row.split()
-        if [word.rstrip("/") for word in words[:-1]] == wanted:
-            index = lists / Path(words[-1]).name
+    apt = Apt(shop, Sandbox(), config, (lists, scratch), log)
+    wanted = [plan.suite, "main", plan.mirror.uri]
+    for *about, name in apt.update("$(RELEASE) $(COMPONENT) $(REPO_URI) $(FILENAME)", nothing):
+        if [word.rstrip("/") for word in about] == wanted:
+            index = lists / Path(name).name
             return index, index.with_name(f"{index.name.partition('_main_')[0]}_InRelease")
     raise UserError(f"the mirror has no index of {plan.suite}", where=plan.mirror.uri)
-
-
-def lists_folder(shop: Workshop) -> Path:
-    """Where the indexes of the image's suite are kept."""
-    return shop.archives.parent / "lists" / shop.plan.suite
 
 
 def closure(index: bytes, also: Iterable[str]) -> dict[str, Package]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.images import deb822, mirror, packages, pool
 from kestrelpi.images.added import DoesNotFit
-from kestrelpi.images.base_index import lists_folder
+from kestrelpi.images.indexes import Apt, lists_folder, nothing
 from kestrelpi.images.lock import Lock, Package, Section, section
 from kestrelpi.images.packages import Job
 from kestrelpi.images.plan import BuildPlan
@@ -28,7 +28,6 @@ LOCAL = "local-deb"
 """The origin of package files that were given by their paths."""
 DOWNLOAD = re.compile(r"'[^']+' (?P<name>[^_ ]+)_(?P<version>[^_ ]+)_(?P<arch>\w+)\.deb ")
 """What apt-get --print-uris says."""
-INDEX = "INDEX"
 PREFER_KEPT = f"Package: *\nPin: release o={pool.ORIGIN}\nPin-Priority: 991\n"
 """apt_preferences(5): more than any other version, less than what would downgrade what is installed."""
 
@@ -77,38 +76,24 @@ class _Apt:
     """The frontend's apt on a root that it can't change."""
 
     def __init__(self, below: Sequence[str], shop: Workshop, scratch: Path, log: Path, kept: Sequence[Package]) -> None:
-        self.shop, self.log, self.scratch = shop, log, scratch
+        self.shop = shop
         self.lists = lists_folder(shop)
         for folder in (shop.archives / "partial", self.lists / "partial"):
             folder.mkdir(parents=True, exist_ok=True)
         root = shop.mount
         extra = _more_sources(kept, shop, scratch) + CACHE.format(folder=scratch)
-        self.config = scratch / "resolve.conf"
-        self.config.write_text(packages.apt_config(root, packages.frontend_acquire(), CHROOT_PATH) + extra)
+        config = scratch / "resolve.conf"
+        config.write_text(packages.apt_config(root, packages.frontend_acquire(), CHROOT_PATH) + extra)
         lowers = [shop.scaffold.tree, *(Path(key) / "tree" for key in reversed(below))]
-        self.places = [root / "var/cache/apt/archives", root / "var/lib/apt/lists"]
+        places = [root / "var/cache/apt/archives", root / "var/lib/apt/lists"]
         sources = [shop.archives, self.lists]
-        binds = [bind(source, place) for source, place in zip(sources, self.places, strict=True)]
-        self.box = Sandbox(cwd=shop.layers.folder).plus(view(lowers, root), *binds)
-
-    def run(self, command: Sequence[str | Path], line: Callable[[str], None]) -> list[str]:
-        """Run a command of apt's and return its output."""
-        lines: list[str] = []
-
-        def heard(text: str) -> None:
-            lines.append(text)
-            line(text)
-
-        inside = self.shop.beside(self.box, command, *self.places, self.scratch)
-        run.stream(inside, self.log, env={"APT_CONFIG": str(self.config)}, line=heard)
-        return lines
+        binds = [bind(source, place) for source, place in zip(sources, places, strict=True)]
+        box = Sandbox(cwd=shop.layers.folder).plus(view(lowers, root), *binds)
+        self.apt = Apt(shop, box, config, (*places, scratch), log)
 
     def update(self) -> Indexes:
         """Fetch the newest indexes."""
-        self.run(["apt-get", "update", "--error-on=any"], self.shop.line)
-        form = f"{INDEX} $(FILENAME) $(REPO_URI)"
-        rows = self.run(["apt-get", "indextargets", "--format", form, "Identifier: Packages"], _nothing)
-        found = [row.split()[1:] for row in rows if row.startswith(f"{INDEX} ")]
+        found = self.apt.update("$(FILENAME) $(REPO_URI)", self.shop.line)
         debian = [(self.lists / Path(name).name, uri) for name, uri in found if not uri.startswith("copy:")]
         source = self.shop.plan.mirror
         roles = tuple((path, pool.role(uri, source)) for path, uri in debian if path.is_file())
@@ -116,16 +101,12 @@ class _Apt:
 
     def simulate(self, job: Job) -> list[Version]:
         """What apt would install."""
-        rows = self.run(["apt-get", "--simulate", *job.command, *job.wanted.names, *job.files], _nothing)
+        rows = self.apt.run(["apt-get", "--simulate", *job.command, *job.wanted.names, *job.files], nothing)
         found = [match for row in rows if (match := INST.match(row)) and not match["origin"].startswith(LOCAL)]
         for name in job.wanted.parts or {}:
-            rows = self.run(["apt-get", "download", "--print-uris", name], _nothing)
+            rows = self.apt.run(["apt-get", "download", "--print-uris", name], nothing)
             found += [match for row in rows if (match := DOWNLOAD.match(row))]
         return [(one["name"], unquote(one["version"]), one["arch"]) for one in found]
-
-
-def _nothing(text: str) -> None:
-    """Simulations say a line for each package: too much for whoever looks on."""
 
 
 def _more_sources(kept: Sequence[Package], shop: Workshop, scratch: Path) -> str:
