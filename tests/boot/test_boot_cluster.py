@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 
 from kestrelpi.lab import demo
@@ -11,6 +10,7 @@ from kestrelpi.nodes import boots
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.nodes.identity import Secrets, machine_id
 from tests.boot.conftest import TwoPis
+from tests.program import program
 
 IDENTITY = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname -I"
 
@@ -89,8 +89,8 @@ def test_a_rebooted_node_is_the_same_node(two: TwoPis) -> None:
     cluster, node = two.cluster, two.nodes[0]
     before = cluster.ssh(node, IDENTITY), cluster.ssh(node, "cat /proc/sys/kernel/random/boot_id")
     cluster.ssh(node, "touch /root/forgotten")
-    program = (sys.executable, "-m", "kestrelpi", "--root", cluster.paths.root)
-    [done] = json.loads(cluster.lab.exec([*program, "--json", "nodes", "reboot", node.name]).stdout)
+    argv = program(cluster.paths.root, "--json", "nodes", "reboot", node.name)
+    [done] = json.loads(cluster.lab.exec(argv).stdout)
     assert done == {"name": node.name, "state": "rebooted", "error": ""}
     index = next(one.index for one in cluster.lab.states() if one.mac == node.mac)
     deadline = time.monotonic() + demo.READY_WITHIN

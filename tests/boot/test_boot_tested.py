@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from kestrelpi.images.build import build
 from kestrelpi.images.store import Store
 from kestrelpi.paths import Paths
 from tests.integration.images.conftest import warm_root
+from tests.program import program
 
 QUICK = "groups: {rpi: {image: default, cmdline: panic=1}}\n"
 """A kernel that panics resets the Pi after a second, not half a minute."""
@@ -33,7 +33,7 @@ def paths(built_root: Path) -> Iterator[Paths]:
 
 
 def kestrelpi(paths: Paths, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "kestrelpi", "--root", str(paths.root), "--json", *words]
+    argv = program(paths.root, "--json", *words)
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=900)
 
 

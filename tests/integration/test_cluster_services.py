@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.paths import Paths
 from kestrelpi.services.control import status
 from tests.integration.namespaces import Namespace, network
+from tests.program import program
 
 CONFIG = """\
 cluster: test
@@ -62,7 +62,7 @@ class Frontend:
         new.rename(self.paths.registry)
 
     def start(self) -> None:
-        argv = self.network.argv(sys.executable, "-m", "kestrelpi", "--root", self.paths.root, "serve")
+        argv = self.network.argv(*program(self.paths.root, "serve"))
         with (self.paths.root / "serve.log").open("ab") as out:
             self.process = run.start(argv, output=out, cwd=Path(__file__).parents[2])
 

@@ -29,6 +29,7 @@ from tests import prometheus
 from tests.integration import lab_dnsmasq
 from tests.integration.test_lab_dnsmasq import Bench
 from tests.integration.test_lab_serve import CONFIG, GENERATION, furnish
+from tests.program import program
 
 BPDU = (
     "0180c2000000 001c0e877804 0026 424203 0000 00 00 00 8001001c0e878500 00000004 8064001c0e877800 "
@@ -63,7 +64,7 @@ class Ward(Bench):
 
     def doctor(self, *words: str, before: str = "") -> dict[str, Any]:
         """`before`: shell commands in a mount namespace of the doctor's own."""
-        argv = [sys.executable, "-m", "kestrelpi", "--root", str(self.paths.root), "--json", "doctor", *words]
+        argv = program(self.paths.root, "--json", "doctor", *words)
         if before:
             argv = ["unshare", "--mount", "sh", "-euc", f'{before}; exec "$@"', "sh", *argv]
         done = subprocess.run(self.lab.enter(argv), capture_output=True, text=True, timeout=120, check=False)
@@ -84,7 +85,7 @@ class Ward(Bench):
 
     def nodes(self, *words: str) -> Any:
         """What `kestrelpi nodes` says."""
-        argv = [sys.executable, "-m", "kestrelpi", "--root", str(self.paths.root), "--json", "nodes", *words]
+        argv = program(self.paths.root, "--json", "nodes", *words)
         return json.loads(run.run(self.lab.enter(argv)).stdout)
 
     def report(self, pi: PiSpec, stage: str, detail: str = "") -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from kestrelpi.paths import Paths, data_dir
 from kestrelpi.services.control import status
 from tests.integration.namespaces import Namespace, network
 from tests.integration.test_cluster_services import until
+from tests.program import program
 
 VERSION = "v0.0.1+test1"
 STAND_IN = """#!/usr/bin/python3
@@ -142,7 +142,7 @@ def configure(paths: Paths, **options: str) -> None:
 
 
 def kestrelpi(paths: Paths, *words: str | Path) -> str:
-    argv = [sys.executable, "-m", "kestrelpi", "--root", paths.root, "--json", *words]
+    argv = program(paths.root, "--json", *words)
     return run.run(argv, cwd=data_dir(), timeout=120).stdout
 
 
@@ -211,7 +211,7 @@ class Server:
 
     def __init__(self, paths: Paths, network: Namespace) -> None:
         self.paths, self.network = paths, network
-        argv = network.argv(sys.executable, "-m", "kestrelpi", "--root", paths.root, "serve")
+        argv = network.argv(*program(paths.root, "serve"))
         with (paths.root / "serve.log").open("ab") as out:
             self.process = run.start(argv, output=out, cwd=data_dir())
 

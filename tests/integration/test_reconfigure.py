@@ -19,6 +19,7 @@ from kestrelpi.paths import Paths, data_dir
 from kestrelpi.reconfigure import Frontend, Selection, carry_out, install, make_plan, pending_installs, stage
 from kestrelpi.run import CommandFailed, run, start, stop
 from kestrelpi.users.changing import GROUP
+from tests.program import program
 
 CONFIG = "images: {default: {modules: []}}\n"
 NODES = """\
@@ -54,7 +55,7 @@ def write(path: Path, text: str, mode: int = 0o644) -> Path:
 
 def kestrelpi(paths: Paths, *words: str) -> str:
     """Standard output; raises CommandFailed with the messages."""
-    return run([sys.executable, "-m", "kestrelpi", "--root", paths.root, *words], cwd=data_dir()).stdout
+    return run(program(paths.root, *words), cwd=data_dir()).stdout
 
 
 def tree(paths: Paths) -> Mapping[str, tuple[int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.paths import Paths
 from kestrelpi.services.control import status
 from tests.integration.namespaces import Namespace, network
+from tests.program import program
 
 CONFIG = """\
 cluster: test
@@ -53,7 +53,7 @@ class Registry:
         self.paths.config.write_text(CONFIG)
 
     def start(self) -> None:
-        argv = self.server.argv(sys.executable, "-m", "kestrelpi", "--root", self.paths.root, "serve")
+        argv = self.server.argv(*program(self.paths.root, "serve"))
         with (self.paths.root / "serve.log").open("ab") as out:
             self.process = run.start(argv, output=out, cwd=Path(__file__).parents[2])
         until(self._runs, "the registry's start")

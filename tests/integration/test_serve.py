@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.paths import Paths
+from tests.program import program
 
 NOBODY = 65534
 GENERATION = "20261122-000000-12345678"
@@ -65,7 +65,7 @@ class Serve:
         self.paths.registry.write_text("nodes:\n" + "".join(NODE.format(n=n) for n in numbers))
 
     def start(self) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "kestrelpi", "--root", str(self.paths.root), "serve"]
+        argv = program(self.paths.root, "serve")
         ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(["setpriv", *ids, *argv], stdout=out, stderr=out)

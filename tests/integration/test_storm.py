@@ -28,6 +28,7 @@ from kestrelpi.services import control
 from kestrelpi.services.admission import AT_LEAST, ROM
 from tests.integration.test_lab_dnsmasq import Bench, said
 from tests.integration.test_lab_serve import furnish
+from tests.program import program
 
 CONFIG = """\
 network: {address: 10.97.0.1/24, speed: 1}
@@ -50,7 +51,7 @@ class Room:
     @contextmanager
     def serving(self) -> Iterator[int]:
         """`kestrelpi serve` in the lab's network; yields its process id."""
-        argv = [sys.executable, "-m", "kestrelpi", "--root", str(self.bench.paths.root), "serve"]
+        argv = program(self.bench.paths.root, "serve")
         log = self.lab.serve_log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
@@ -82,7 +83,7 @@ class Room:
 
     def cli(self, *words: str) -> str:
         """What a command on the frontend prints."""
-        return run.run([sys.executable, "-m", "kestrelpi", "--root", str(self.bench.paths.root), *words]).stdout
+        return run.run(program(self.bench.paths.root, *words)).stdout
 
     def held(self, model: str) -> bool:
         """Whether this Pi is kept waiting."""

@@ -4,7 +4,6 @@ stand-in for docker that records how it is called."""
 from __future__ import annotations
 
 import base64
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from kestrelpi.nodes.files import FRESH, RuntimeFiles
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from tests.integration.namespaces import Namespace, network
+from tests.program import program
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = (
@@ -125,7 +125,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for n in MACS:
             clients[f"rpi{n}"].ip("address", "add", f"10.77.0.1{n}/24", "dev", "eth0")
         with (root / "serve.log").open("ab") as out:
-            argv = server.argv(sys.executable, "-m", "kestrelpi", "--root", root, "serve")
+            argv = server.argv(*program(root, "serve"))
             process = run.start(argv, output=out, cwd=ROOT)
         found = Site(root, clients)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from kestrelpi import config
@@ -12,6 +11,7 @@ from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.store import Generation
 from kestrelpi.images.watcher import Silent
 from kestrelpi.paths import Paths
+from tests.program import program
 
 
 class Recorder(Silent):
@@ -56,7 +56,7 @@ def processes_with(text: str) -> list[str]:
 
 def start_build(paths: Paths) -> subprocess.Popen[str]:
     """The command itself, in a process of its own."""
-    command = [sys.executable, "-m", "kestrelpi", "--root", str(paths.root), "images", "build", "default"]
+    command = program(paths.root, "images", "build", "default")
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 from kestrelpi.images import enter, wishes
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
+from tests.program import program
 
 from . import support
 
 
 def apt(paths: Paths, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kestrelpi", "--root", str(paths.root), "--json", "apt", *words]
+    command = program(paths.root, "--json", "apt", *words)
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

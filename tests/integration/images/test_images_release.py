@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from kestrelpi.paths import Paths
 from kestrelpi.releasing import making, outcome
 from kestrelpi.releasing.lint import lint
 from kestrelpi.releasing.outcome import CheckOutcome, Outcome
+from tests.program import program
 
 from . import support
 
@@ -32,7 +32,7 @@ def make(paths: Paths) -> making.Made:
 
 
 def kestrelpi(paths: Paths, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "kestrelpi", "--root", str(paths.root), *words]
+    argv = program(paths.root, *words)
     return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -155,7 +155,7 @@ def test_a_failed_script_says_how_to_look_around_where_it_failed(paths: Paths) -
 def test_on_a_terminal_a_user_is_asked_whether_to_keep_what_was_done(paths: Paths) -> None:
     """The shell inside had the terminal's foreground: who asks next must have it again."""
     make(paths)
-    argv = [sys.executable, "-m", "kestrelpi", "--root", str(paths.root), "images", "shell", "default"]
+    argv = program(paths.root, "images", "shell", "default")
     typed = "echo by hand >/etc/motd; exit\ny\n"
     command = ["script", "--quiet", "--return", "--command", shlex.join(argv), "/dev/null"]
     said = subprocess.run(command, input=typed, capture_output=True, text=True, check=False, timeout=120)

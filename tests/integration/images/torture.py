@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.images.tree import tree_hash
 from kestrelpi.paths import Paths
+from tests.program import program
 
 from . import support
 
@@ -49,7 +49,7 @@ class Torture:
     # what is done
 
     def command(self, *words: str) -> list[str]:
-        return [*self.prefix, sys.executable, "-m", "kestrelpi", "--root", str(self.root), *words]
+        return [*self.prefix, *program(self.root, *words)]
 
     def edit(self, phase: str, name: str, template: str, **values: object) -> None:
         """Write a script that no build has seen, so that the next one has work from there on."""
