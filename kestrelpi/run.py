@@ -23,6 +23,8 @@ TAIL = 20
 
 Process = subprocess.Popen[bytes]
 """What `start` gives."""
+PIPE = subprocess.PIPE
+"""For `start`: what the command reads comes from its `stdin`."""
 
 
 @dataclass(frozen=True)

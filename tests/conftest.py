@@ -21,7 +21,7 @@ network: {address: 10.96.0.1/24}
 services: {nfs: {backend: ganesha}}
 images:
   default:
-    modules: [openmp, openmpi, slurm, environment-modules]
+    modules: [openmp, openmpi, slurm, swarm, environment-modules]
 groups: {rpi: {image: default}}
 """
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import re
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,9 +52,23 @@ class Nouns(click.Group):
         command: click.Command = module.command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            error.fix = as_called(error.fix, ctx.params["root"], ctx.params["config_path"])
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(NOUNS.items()))
+
+
+def as_called(text: str, root: Path, config: Path | None) -> str:
+    """`text` with the --root and --config of this call in each kestrelpi command that it names: to be pasted."""
+    options = (["--root", str(root)] if root != Path("/") else []) + (["--config", str(config)] if config else [])
+    called = shlex.join(["kestrelpi", *options]) + " "
+    return re.sub(rf"\bkestrelpi (?=(?:{'|'.join(NOUNS)})\b)", lambda _: called, text)
 
 
 @click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"]})

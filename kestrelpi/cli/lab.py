@@ -21,6 +21,7 @@ from kestrelpi.lab.lab import Lab
 from kestrelpi.lab.machine import Board
 from kestrelpi.lab.overview import index_of, load_registry, node_of, rows
 from kestrelpi.lab.profiles import PROFILES
+from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.entering import ssh_command
 from kestrelpi.verify.site import Site
 
@@ -187,9 +188,10 @@ def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
         ctx.say("Waiting until they are ready")
         ready = demo_of.wait_until_ready(ctx.paths, lab, found, ctx.say)
         ctx.say(f"Computing: fibo {demo_of.FIBO} on each over SSH")
-        results = [demo_of.compute(ctx.paths, ctx.config, lab, node, ready[node.name]) for node in found]
+        connections = stack.enter_context(Connections(ctx.paths, ctx.config, lab.enter))
+        results = [demo_of.compute(connections, node, ready[node.name]) for node in found]
         ctx.say("Checking every module with real jobs (kestrelpi verify)")
-        checks = show(ctx, Site(ctx.paths, ctx.config, tuple(found), lab.enter))
+        checks = show(ctx, Site(ctx.paths, ctx.config, tuple(found), connections))
     headings, table = demo_of.table(results)
     if ctx.json:
         told = [dict(zip(headings, row, strict=True)) for row in table]

@@ -10,6 +10,7 @@ import click
 from kestrelpi.cli.context import Context, pass_context
 from kestrelpi.errors import ExitStatus, UserError
 from kestrelpi.lab.lab import Lab
+from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.verify.checks import CHECKS, Result, carry_out
 from kestrelpi.verify.site import Site
@@ -22,7 +23,8 @@ def command(ctx: Context) -> None:
     nodes = Registry.load(ctx.paths.registry, ctx.config).nodes
     if not nodes:
         raise UserError("there are no nodes to check", fix="kestrelpi nodes register GROUP")
-    results = show(ctx, Site(ctx.paths, ctx.config, nodes, _enter(ctx)))
+    with Connections(ctx.paths, ctx.config, _enter(ctx)) as connections:
+        results = show(ctx, Site(ctx.paths, ctx.config, nodes, connections))
     if ctx.json:
         ctx.document([asdict(result) for result in results])
     if not all(result.ok for result in results):

@@ -14,12 +14,11 @@ from kestrelpi.files import write_whole
 from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes import boots
 from kestrelpi.nodes.boots import Boot, Stage
-from kestrelpi.nodes.entering import ssh_command
+from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.identity import Secrets
 from kestrelpi.nodes.registering import Learned, Registered, Registrar, watch
 from kestrelpi.nodes.registry import Node, Registry, edit
 from kestrelpi.paths import Paths
-from kestrelpi.run import run
 
 CONFIGURATION = """\
 # The demo's cluster. `services.nfs.backend: ganesha` because the lab is a network of its own, where the kernel's NFS
@@ -31,7 +30,7 @@ services:
   nfs: {backend: ganesha}
 images:
   default:
-    modules: [openmp, openmpi, slurm]
+    modules: [openmp, openmpi, slurm, swarm]
 groups:
   rpi: {image: default}
 """
@@ -133,9 +132,9 @@ def wait_until_ready(
     return ready
 
 
-def compute(paths: Paths, config: Config, lab: Lab, node: Node, boot: Boot) -> Computed:
+def compute(connections: Connections, node: Node, boot: Boot) -> Computed:
     """Run fibo on a node over SSH and check its result."""
-    said = run(lab.enter(ssh_command(paths, config, node, ["fibo", str(FIBO)])), timeout=300).stdout
+    said = connections.run(node, f"fibo {FIBO}", timeout=300)
     match = re.search(r"fibo\((\d+)\) = (\d+)\s+time: ([\d.]+) s", said)
     if not match or int(match[2]) != FIBO_IS:
         raise UserError(f"fibo {FIBO} on {node.name} did not give {FIBO_IS}", detail=said)

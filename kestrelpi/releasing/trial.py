@@ -28,6 +28,7 @@ from kestrelpi.lab import demo
 from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes import boots
 from kestrelpi.nodes.boots import Boot
+from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.registry import Node
 from kestrelpi.paths import Paths
 from kestrelpi.releasing import outcome
@@ -121,12 +122,13 @@ def examine(paths: Paths, config: Config, lab: Lab, start: Outcome, say: Say) ->
         return replace(start, stages=stages_of(last[0]) if last else {}, checks=(failed,))
     boot = ready[nodes[0].name]
     checks = [CheckOutcome("boot", True, seconds_since(began), "every stage up to ready")]
-    site = Site(paths, config, tuple(nodes), lab.enter)
-    checks.append(failed_units(site, nodes))
-    for one in carry_out(CHECKS, site):
-        if not one.skipped:
-            checks.append(CheckOutcome(one.name, one.ok, round(one.seconds, 1), one.detail))
-            say(f"  {one.name}: {'ok' if one.ok else 'FAILED'}")
+    with Connections(paths, config, lab.enter) as connections:
+        site = Site(paths, config, tuple(nodes), connections)
+        checks.append(failed_units(site, nodes))
+        for one in carry_out(CHECKS, site):
+            if not one.skipped:
+                checks.append(CheckOutcome(one.name, one.ok, round(one.seconds, 1), one.detail))
+                say(f"  {one.name}: {'ok' if one.ok else 'FAILED'}")
     return replace(start, stages=stages_of(boot), checks=tuple(checks))
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.images.modules import of_image
-from kestrelpi.nodes.entering import ssh_command
+from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.registry import Node
 from kestrelpi.paths import Paths
 from kestrelpi.run import run
@@ -37,8 +37,8 @@ class Site:
     paths: Paths
     config: Config
     nodes: tuple[Node, ...]
-    enter: Callable[[Sequence[str]], list[str]]
-    """A frontend command as it is really run; in a lab it enters the network namespace."""
+    connections: Connections
+    """In a lab, these and the frontend's commands enter its network namespace."""
 
     @property
     def root(self) -> str:
@@ -48,12 +48,11 @@ class Site:
     def frontend(self, words: Sequence[str], stdin: str | None = None) -> str:
         """Run a command on the frontend; raises UserError when it fails."""
         env = {"SLURM_CONF": f"{self.root}/etc/slurm/slurm.conf"}
-        return run(self.enter(words), env=env, stdin=stdin, cwd=Path("/"), timeout=TIMEOUT).stdout
+        return run(self.connections.enter(words), env=env, stdin=stdin, cwd=Path("/"), timeout=TIMEOUT).stdout
 
     def node(self, node: Node, command: str, stdin: str | None = None) -> str:
         """Run a shell command as root on a node."""
-        argv = ssh_command(self.paths, self.config, node, [command])
-        return run(self.enter(argv), stdin=stdin, timeout=TIMEOUT).stdout
+        return self.connections.run(node, command, stdin=stdin, timeout=TIMEOUT)
 
     def on_all(self, ask: Callable[[Node], T], module: str = "") -> list[tuple[Node, T]]:
         """`ask` of every node that has `module`, at the same time; raises the first error, with the node's name."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from kestrelpi import run
 from kestrelpi.config import Config, load
 from kestrelpi.lab import demo
 from kestrelpi.lab.lab import Lab
-from kestrelpi.nodes.entering import ssh_command
-from kestrelpi.nodes.registry import Node
+from kestrelpi.nodes.connections import Connections
+from kestrelpi.nodes.registry import Node, Registry
 from kestrelpi.paths import Paths
+from kestrelpi.verify.checks import CHECKS, Result, carry_out
+from kestrelpi.verify.site import Site
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,17 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.boot)
 
 
-@pytest.fixture(scope="session")
-def paths(built_root: Path) -> Paths:
-    """The root with the built image; its registry and leases are the boot tests' own."""
-    return Paths(built_root)
-
-
 class Cluster:
     """A lab that has just been switched on, with Pis that nobody has seen."""
 
-    def __init__(self, paths: Paths, config: Config, lab: Lab) -> None:
-        self.paths, self.config, self.lab = paths, config, lab
+    def __init__(self, paths: Paths, config: Config, lab: Lab, connections: Connections) -> None:
+        self.paths, self.config, self.lab, self.connections = paths, config, lab, connections
         self.said: list[str] = []
 
     def register(self, count: int) -> list[Node]:
@@ -43,10 +39,32 @@ class Cluster:
     def wait_until_ready(self, nodes: list[Node]) -> None:
         demo.wait_until_ready(self.paths, self.lab, nodes, self.said.append)
 
-    def ssh(self, node: Node, *words: str) -> str:
+    def ssh(self, node: Node, command: str) -> str:
         """What a command on the node prints; raises CommandFailed."""
-        argv = self.lab.enter(ssh_command(self.paths, self.config, node, words))
-        return run.run(argv, timeout=180).stdout.strip()
+        return self.connections.run(node, command, timeout=300).strip()
+
+    def until(self, node: Node, command: str, good: Callable[[str], bool], seconds: float = 300) -> str:
+        """Ask a node again and again until its answer is good."""
+        deadline = time.monotonic() + seconds
+        while not good(said := self.ssh(node, command)):
+            assert time.monotonic() < deadline, f"after {seconds:g} s {node.name} still says: {said}"
+            time.sleep(2)
+        return said
+
+    @property
+    def site(self) -> Site:
+        nodes = Registry.load(self.paths.registry, self.config).nodes
+        return Site(self.paths, self.config, nodes, self.connections)
+
+    def results(self, *names: str) -> list[Result]:
+        """What some of `kestrelpi verify`'s checks say; all of them without names."""
+        return list(carry_out(tuple(check for check in CHECKS if not names or check.name in names), self.site))
+
+    def check(self, name: str) -> None:
+        """Run one of `kestrelpi verify`'s checks, which must succeed."""
+        [result] = self.results(name)
+        assert result.ok, result.detail
+        assert not result.skipped, result.detail
 
 
 @dataclass(frozen=True)
@@ -57,32 +75,22 @@ class TwoPis:
     nodes: list[Node]
 
 
-SwitchOn = Callable[..., Cluster]
-"""Takes the models, and what Lab.up takes."""
-
-
-@pytest.fixture(scope="session")
-def switch_on(paths: Paths) -> Iterator[SwitchOn]:
-    """Takes down the lab that was up before: a root has one at a time; the last one goes with the session."""
+@contextmanager
+def switched_on(paths: Paths, *models: str, machine: str = "auto") -> Iterator[Cluster]:
+    """Pis that boot from the image of a root, which has one lab at a time; its registry and leases are forgotten."""
     config = load(paths.config)
-    with ExitStack() as stack:
-
-        def switch_on(*models: str, machine: str = "auto") -> Cluster:
-            stack.close()
-            lab = Lab(paths, config, attached=True)
-            lab.down()
-            demo.forget_nodes(paths, config)
-            stack.enter_context(lab)
-            lab.up(lab.pis(models), machine=machine)
-            return Cluster(paths, config, lab)
-
-        yield switch_on
+    with Lab(paths, config, attached=True) as lab:
+        lab.down()
+        demo.forget_nodes(paths, config)
+        lab.up(lab.pis(models), machine=machine)
+        with Connections(paths, config, lab.enter) as connections:
+            yield Cluster(paths, config, lab, connections)
 
 
 @pytest.fixture(scope="session")
-def two(switch_on: SwitchOn) -> TwoPis:
-    """A Pi 4 and a Pi 5, registered and ready: booted once for the modules that come before any other `switch_on`."""
-    cluster = switch_on("4", "5")
-    nodes = cluster.register(2)
-    cluster.wait_until_ready(nodes)
-    return TwoPis(cluster, nodes)
+def two(built_root: Path) -> Iterator[TwoPis]:
+    """A Pi 4 and a Pi 5, registered and ready: booted once for all modules that use them."""
+    with switched_on(Paths(built_root), "4", "5") as cluster:
+        nodes = cluster.register(2)
+        cluster.wait_until_ready(nodes)
+        yield TwoPis(cluster, nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 
 from kestrelpi.lab import demo
@@ -13,13 +14,15 @@ from tests.boot.conftest import TwoPis
 from tests.program import program
 
 IDENTITY = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname -I"
+ENTRIES = "docker node ls --format '{{.ID}} {{.Hostname}}' | sort"
+"""The swarm's nodes."""
 
 
 def test_each_computes(two: TwoPis) -> None:
     cluster = two.cluster
     for node in two.nodes:
         boot = boots.read(cluster.paths.boots, node.mac)[-1]
-        done = demo.compute(cluster.paths, cluster.config, cluster.lab, node, boot)
+        done = demo.compute(cluster.connections, node, boot)
         assert done.result == 102334155
 
 
@@ -72,6 +75,16 @@ def test_modules_of_software_can_be_loaded(two: TwoPis) -> None:
     assert said == "/usr/local/share/kestrelpi/fibo pmix"
 
 
+def test_commands_share_a_connection_that_does_not_outlive_its_process(two: TwoPis) -> None:
+    cluster, node = two.cluster, two.nodes[0]
+    count = "pgrep -c -x -f 'sshd: root@notty'"
+    assert [cluster.ssh(node, count) for _ in range(3)] == ["1", "1", "1"]
+    with subprocess.Popen(program(cluster.paths.root, "verify"), stdout=subprocess.DEVNULL) as verify:
+        cluster.until(node, count, lambda said: said == "2")
+        verify.kill()
+    cluster.until(node, count, lambda said: said == "1")
+
+
 def test_a_boot_writes_little_to_the_ram(two: TwoPis) -> None:
     for node in two.nodes:
         used = two.cluster.ssh(node, "df -k --output=used / | tail -n 1")
@@ -85,8 +98,14 @@ def test_every_stage_was_reported(two: TwoPis) -> None:
         assert Stage.FAILED not in stages
 
 
-def test_a_rebooted_node_is_the_same_node(two: TwoPis) -> None:
-    cluster, node = two.cluster, two.nodes[0]
+def test_a_rebooted_node_is_the_same_node_and_every_module_comes_back(two: TwoPis) -> None:
+    """To the swarm too: it keeps its entry with what is said there of it, and there is no second one."""
+    cluster, (manager, node) = two.cluster, two.nodes
+    both = sorted(f"{one.name} Ready" for one in two.nodes)
+    states = "docker node ls --format '{{.Hostname}} {{.Status}}' | sort"
+    cluster.until(manager, states, lambda said: said.splitlines() == both)
+    cluster.ssh(manager, f"docker node update --label-add seat=window {node.name}")
+    entries = cluster.ssh(manager, ENTRIES)
     before = cluster.ssh(node, IDENTITY), cluster.ssh(node, "cat /proc/sys/kernel/random/boot_id")
     cluster.ssh(node, "touch /root/forgotten")
     argv = program(cluster.paths.root, "--json", "nodes", "reboot", node.name)
@@ -105,5 +124,12 @@ def test_a_rebooted_node_is_the_same_node(two: TwoPis) -> None:
     assert after[0] == before[0]
     assert after[1] != before[1]
     assert cluster.ssh(node, "ls /root") == ""
+    assert cluster.ssh(node, "systemctl --failed --plain --no-legend") == ""
+    results = cluster.results()
+    assert [result for result in results if not result.ok] == []
+    assert {result.name for result in results if result.skipped} == {"k3s"}
+    assert cluster.ssh(manager, ENTRIES) == entries
+    labels = cluster.ssh(manager, f"docker node inspect {node.name} --format '{{{{.Spec.Labels}}}}'")
+    assert labels == "map[seat:window]"
     # The other one was not disturbed.
     assert cluster.lab.folder_of(3 - index).read_state().boots == 1

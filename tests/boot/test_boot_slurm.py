@@ -11,11 +11,8 @@ import pytest
 from kestrelpi import run
 from kestrelpi.images.store import Store
 from kestrelpi.lab import demo
-from kestrelpi.nodes.entering import ssh_command
 from kestrelpi.nodes.registry import Node, Registry, edit
 from kestrelpi.users import changing
-from kestrelpi.verify.checks import CHECKS, Result, carry_out
-from kestrelpi.verify.site import Site
 from tests.boot.conftest import Cluster, TwoPis
 
 UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
@@ -24,27 +21,12 @@ UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
 class SlurmCluster(Cluster):
     """A cluster with Slurm on both sides."""
 
-    @property
-    def site(self) -> Site:
-        nodes = Registry.load(self.paths.registry, self.config).nodes
-        return Site(self.paths, self.config, nodes, self.lab.enter)
-
-    def results(self, *names: str) -> list[Result]:
-        """What some of `kestrelpi verify`'s checks say."""
-        return list(carry_out(tuple(check for check in CHECKS if check.name in names), self.site))
-
-    def check(self, name: str) -> None:
-        """Run one of `kestrelpi verify`'s checks, which must succeed."""
-        [result] = self.results(name)
-        assert result.ok, result.detail
-
     def slurm(self, *words: str) -> str:
         return self.site.frontend(words).strip()
 
     def as_user(self, node: Node, command: str) -> str:
         """A command of anna's on a node."""
-        argv = ssh_command(self.paths, self.config, node, [f"su - anna -c '{command}'"])
-        return run.run(self.lab.enter(argv), timeout=300).stdout.strip()
+        return self.ssh(node, f"su - anna -c '{command}'")
 
     def ended(self, job: str) -> str:
         """The state of a job once it has ended."""
@@ -73,7 +55,7 @@ def until(check: Callable[[], bool], what: str, seconds: float = demo.READY_WITH
 
 @pytest.fixture(scope="module")
 def cluster(two: TwoPis) -> SlurmCluster:
-    found = SlurmCluster(two.cluster.paths, two.cluster.config, two.cluster.lab)
+    found = SlurmCluster(two.cluster.paths, two.cluster.config, two.cluster.lab, two.cluster.connections)
     changing.add(found.paths, found.config, "anna", None, "", Registry.of(two.nodes))
     return found
 

@@ -65,8 +65,9 @@ def test_what_does_not_boot_is_refused_and_what_was_current_stays(paths: Paths) 
 
 
 def test_what_boots_and_passes_its_checks_becomes_current(paths: Paths) -> None:
+    """With a package more, whose files lie over those of the base on the booted node."""
     text = paths.config.read_text()
-    paths.config.write_text(text.replace("  default:\n", "  default:\n    timezone: Europe/Madrid\n"))
+    paths.config.write_text(text.replace("  default:\n", "  default:\n    packages: [hello]\n"))
     done = kestrelpi(paths, "images", "build", "default")
     assert done.returncode == 0, done.stderr
     current = Store(paths).current("default")
@@ -77,4 +78,5 @@ def test_what_boots_and_passes_its_checks_becomes_current(paths: Paths) -> None:
     assert {"boot", "units", "munge", "srun"} <= set(checks)
     assert all(checks.values()), test["checks"]
     assert list(test["stages"])[-1] == "ready"
+    assert (current.folder / "squashfs/15-more.squashfs").is_file()
     assert not (paths.cache / "trial").exists()

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
+
+from kestrelpi import config
+from kestrelpi.images.build import build
 from kestrelpi.lab import demo
 from kestrelpi.lab.state import State
 from kestrelpi.nodes import boots
 from kestrelpi.nodes.boots import Stage
-from tests.boot.conftest import Cluster, SwitchOn
+from tests.boot.conftest import Cluster, switched_on
+from tests.integration.images.conftest import warm_root
+
+
+@pytest.fixture
+def cluster(built_root: Path) -> Iterator[Cluster]:
+    """A Pi 3B that has just been switched on, below a root of its own."""
+    with warm_root(built_root) as paths:
+        paths.root.chmod(0o755)  # munge and slurm are users of their own
+        build(paths, config.load(paths.config), "default")
+        with switched_on(paths, "3B", machine="raspi3b") as cluster:
+            yield cluster
 
 
 def wait_for_stage(cluster: Cluster, mac: str, stage: Stage) -> None:
@@ -18,8 +35,7 @@ def wait_for_stage(cluster: Cluster, mac: str, stage: Stage) -> None:
         time.sleep(0.5)
 
 
-def test_registered_while_it_waits(switch_on: SwitchOn) -> None:
-    cluster = switch_on("3B", machine="raspi3b")
+def test_registered_while_it_waits(cluster: Cluster) -> None:
     state = cluster.lab.states()[0]
     wait_for_stage(cluster, state.mac, Stage.WAITING)
     [node] = cluster.register(1)

@@ -13,6 +13,7 @@ import pytest
 
 from kestrelpi.config import parse
 from kestrelpi.errors import UserError
+from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.registry import Node
 from kestrelpi.paths import Paths
 from kestrelpi.verify import checks
@@ -47,7 +48,8 @@ class Told(Site):
 
 def told(tmp_path: Path, answers: dict[str, str], modules: str = "slurm, openmpi") -> Told:
     config = parse(f"images: {{default: {{modules: [{modules}]}}}}")
-    return Told(Paths(tmp_path), config, NODES, list, answers)
+    paths = Paths(tmp_path)
+    return Told(paths, config, NODES, Connections(paths, config, list), answers)
 
 
 def test_nodes_must_have_their_names(tmp_path: Path) -> None:
