@@ -13,7 +13,7 @@ from kestrelpi.nodes.identity import Secrets, machine_id
 from tests.boot.conftest import TwoPis
 from tests.program import program
 
-IDENTITY = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname -I"
+IDENTITY = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; ip -4 -br address show dev eth0"
 ENTRIES = "docker node ls --format '{{.ID}} {{.Hostname}}' | sort"
 """The swarm's nodes."""
 
@@ -28,11 +28,11 @@ def test_each_computes(two: TwoPis) -> None:
 
 def test_each_is_who_it_should_be(two: TwoPis) -> None:
     for node in two.nodes:
-        name, machine, key, addresses = two.cluster.ssh(node, IDENTITY).splitlines()
+        name, machine, key, address = two.cluster.ssh(node, IDENTITY).splitlines()
         assert name == node.name
         assert machine == machine_id(node.mac, two.cluster.config.cluster)
         assert key.split()[:2] == Secrets(two.cluster.paths).host_key(node.mac).public_text.split()[:2]
-        assert str(node.address) in addresses.split()
+        assert f" {node.address}/" in address
 
 
 def test_its_serial_is_the_one_that_its_boot_loader_told(two: TwoPis) -> None:
