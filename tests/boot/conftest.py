@@ -16,6 +16,7 @@ from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.registry import Node, Registry
 from kestrelpi.paths import Paths
+from kestrelpi.users import changing
 from kestrelpi.verify.checks import CHECKS, Result, carry_out
 from kestrelpi.verify.site import Site
 
@@ -24,6 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.boot)
+
+
+UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
+"""States of a job."""
+
+
+def until(check: Callable[[], bool], what: str, seconds: float = demo.READY_WITHIN) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        time.sleep(1)
 
 
 class Cluster:
@@ -43,13 +55,29 @@ class Cluster:
         """What a command on the node prints; raises CommandFailed."""
         return self.connections.run(node, command, timeout=300).strip()
 
-    def until(self, node: Node, command: str, good: Callable[[str], bool], seconds: float = 300) -> str:
+    def until(self, node: Node, command: str, good: Callable[[str], bool]) -> None:
         """Ask a node again and again until its answer is good."""
-        deadline = time.monotonic() + seconds
-        while not good(said := self.ssh(node, command)):
-            assert time.monotonic() < deadline, f"after {seconds:g} s {node.name} still says: {said}"
-            time.sleep(2)
-        return said
+        until(lambda: good(self.ssh(node, command)), f"a good answer of {node.name} to {command}")
+
+    def as_anna(self, node: Node, command: str) -> str:
+        """What a command of the user prints."""
+        return self.ssh(node, f"su - anna -c '{command}'")
+
+    def output(self, name: str) -> str:
+        """A file in the user's home."""
+        return (self.paths.root / "home/cluster/anna" / name).read_text()
+
+    def slurm(self, *words: str) -> str:
+        """What one of Slurm's commands prints on the frontend."""
+        return self.site.frontend(words).strip()
+
+    def ended(self, job: str) -> str:
+        """The state of a job once it has ended."""
+        show = ("scontrol", "show", "job", job, "--oneliner")
+        until(
+            lambda: not any(f"JobState={state} " in self.slurm(*show) for state in UNDER_WAY), f"the end of job {job}"
+        )
+        return self.slurm(*show)
 
     @property
     def site(self) -> Site:
@@ -94,3 +122,9 @@ def two(built_root: Path) -> Iterator[TwoPis]:
         nodes = cluster.register(2)
         cluster.wait_until_ready(nodes)
         yield TwoPis(cluster, nodes)
+
+
+@pytest.fixture(scope="session")
+def anna(two: TwoPis) -> None:
+    """A user of the cluster."""
+    changing.add(two.cluster.paths, two.cluster.config, "anna", None, "", Registry.of(two.nodes))

@@ -1,10 +1,8 @@
-"""Two Pis that nobody has seen: they boot, are registered, and compute; and one is rebooted."""
+"""Two Pis that nobody has seen: they boot, are registered, and compute."""
 
 from __future__ import annotations
 
-import json
 import subprocess
-import time
 
 from kestrelpi.lab import demo
 from kestrelpi.nodes import boots
@@ -14,8 +12,6 @@ from tests.boot.conftest import TwoPis
 from tests.program import program
 
 IDENTITY = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; ip -4 -br address show dev eth0"
-ENTRIES = "docker node ls --format '{{.ID}} {{.Hostname}}' | sort"
-"""The swarm's nodes."""
 
 
 def test_each_computes(two: TwoPis) -> None:
@@ -96,40 +92,3 @@ def test_every_stage_was_reported(two: TwoPis) -> None:
         stages = boots.read(two.cluster.paths.boots, node.mac)[-1].stages
         assert set(Stage) - set(stages) <= {Stage.WAITING, Stage.FAILED}
         assert Stage.FAILED not in stages
-
-
-def test_a_rebooted_node_is_the_same_node_and_every_module_comes_back(two: TwoPis) -> None:
-    """To the swarm too: it keeps its entry with what is said there of it, and there is no second one."""
-    cluster, (manager, node) = two.cluster, two.nodes
-    both = sorted(f"{one.name} Ready" for one in two.nodes)
-    states = "docker node ls --format '{{.Hostname}} {{.Status}}' | sort"
-    cluster.until(manager, states, lambda said: said.splitlines() == both)
-    cluster.ssh(manager, f"docker node update --label-add seat=window {node.name}")
-    entries = cluster.ssh(manager, ENTRIES)
-    before = cluster.ssh(node, IDENTITY), cluster.ssh(node, "cat /proc/sys/kernel/random/boot_id")
-    cluster.ssh(node, "touch /root/forgotten")
-    argv = program(cluster.paths.root, "--json", "nodes", "reboot", node.name)
-    [done] = json.loads(cluster.lab.exec(argv).stdout)
-    assert done == {"name": node.name, "state": "rebooted", "error": ""}
-    index = next(one.index for one in cluster.lab.states() if one.mac == node.mac)
-    deadline = time.monotonic() + demo.READY_WITHIN
-    while cluster.lab.folder_of(index).read_state().boots < 2:
-        assert time.monotonic() < deadline, cluster.lab.folder_of(index).last_line()
-        time.sleep(0.5)
-    while len(boots.read(cluster.paths.boots, node.mac)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    cluster.wait_until_ready([node])
-    after = cluster.ssh(node, IDENTITY), cluster.ssh(node, "cat /proc/sys/kernel/random/boot_id")
-    assert after[0] == before[0]
-    assert after[1] != before[1]
-    assert cluster.ssh(node, "ls /root") == ""
-    assert cluster.ssh(node, "systemctl --failed --plain --no-legend") == ""
-    results = cluster.results()
-    assert [result for result in results if not result.ok] == []
-    assert {result.name for result in results if result.skipped} == {"k3s"}
-    assert cluster.ssh(manager, ENTRIES) == entries
-    labels = cluster.ssh(manager, f"docker node inspect {node.name} --format '{{{{.Spec.Labels}}}}'")
-    assert labels == "map[seat:window]"
-    # The other one was not disturbed.
-    assert cluster.lab.folder_of(3 - index).read_state().boots == 1
