@@ -5,7 +5,7 @@ Never keyed on a client-id: the stages of one boot send different ones, and the 
 
 from __future__ import annotations
 
-import math
+import heapq
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,9 +16,6 @@ from kestrelpi.nodes.leases import Lease
 
 QUARANTINE = 600.0
 """Seconds for which an address that a client declined, or that was found in use, is not given to anybody."""
-SWEEP = 1.0
-"""Seconds between two searches for expired leases in a full pool."""
-
 MOST = 16384
 """MACs that are noted at most where the addresses are another server's."""
 
@@ -32,7 +29,13 @@ class LeaseBook:
         self._by_mac: dict[str, Lease] = {}
         self._holder: dict[IPv4Address, str] = {}
         self._quarantine: dict[IPv4Address, float] = {}
-        self._swept = float("-inf")
+        """When each can be used again; those that can be first stand first."""
+        self._looked_at = 0
+        """So many of the pool's first addresses are, or were, somebody's; the others may be free."""
+        self._given_back: dict[IPv4Address, None] = {}
+        """Of those, the ones that may be free again, by age."""
+        self._ends: list[tuple[int, str]] = []
+        """A heap of when leases end, and whose; also of some that don't any more."""
         self.changed = False
         """Since it was last set to False by whoever writes the file."""
 
@@ -53,9 +56,8 @@ class LeaseBook:
 
     def full(self, now: float) -> bool:
         """Whether so many MACs are known that no more should be, apart from the pool: anybody can make some up."""
-        if len(self._by_mac) >= MOST:
-            for lease in [lease for lease in self._by_mac.values() if lease.expired(now)]:
-                self.release(lease.mac, lease.address)
+        while len(self._by_mac) >= MOST and (over := self._longest_over(now)):
+            self.release(over.mac, over.address)
         return len(self._by_mac) >= MOST
 
     def grant(self, mac: str, address: IPv4Address, expires: float, hostname: str = "", client_id: str = "") -> None:
@@ -65,12 +67,17 @@ class LeaseBook:
             self._by_mac.pop(holder, None)
         old = self._by_mac.get(mac)
         if old and old.address != address:
-            self._holder.pop(old.address, None)
+            self.release(mac, old.address)
         self._put(Lease(int(expires), mac, address, hostname, client_id))
 
     def _put(self, lease: Lease) -> None:
         self._by_mac[lease.mac] = lease
         self._holder[lease.address] = lease.mac
+        if lease.expires:
+            heapq.heappush(self._ends, (lease.expires, lease.mac))
+        if len(self._ends) > 2 * len(self._by_mac) + 1000:  # most are of leases that were renewed
+            self._ends = [(one.expires, one.mac) for one in self._by_mac.values() if one.expires]
+            heapq.heapify(self._ends)
         self.changed = True
 
     def release(self, mac: str, address: IPv4Address) -> bool:
@@ -80,6 +87,7 @@ class LeaseBook:
             return False
         del self._by_mac[mac]
         self._holder.pop(address, None)
+        self._given_back[address] = None
         self.changed = True
         return True
 
@@ -87,12 +95,16 @@ class LeaseBook:
         """Somebody else uses the address: keep it out of use for a while. False when this MAC doesn't have it."""
         if not self.release(mac, address):
             return False
-        self._quarantine[address] = now + QUARANTINE
+        self._keep_out_of_use(address, now)
         return True
 
     def in_use(self, mac: str, address: IPv4Address, now: float) -> None:
         """Somebody else was found to use the address that `mac` was to have: nobody gets it for a while."""
         self.release(mac, address)
+        self._keep_out_of_use(address, now)
+
+    def _keep_out_of_use(self, address: IPv4Address, now: float) -> None:
+        self._quarantine.pop(address, None)
         self._quarantine[address] = now + QUARANTINE
 
     def expire_now(self, mac: str, now: float) -> None:
@@ -113,38 +125,57 @@ class LeaseBook:
     def choose(self, mac: str, wish: IPv4Address | None, now: float) -> IPv4Address | None:
         """An address of the pool: the one it has or had, the one it asks for, or a free one; None: the pool is full.
 
-        The search begins at a place that follows from the MAC, so that a Pi finds its address again even when the
-        leases file was lost. So do its steps: in a pool that is nearly full, neighbours are taken together, and to go
-        through them one by one took 50 ms of every other client's time.
+        The first free one to be tried follows from the MAC, so that a Pi finds its address again even when the leases
+        file was lost.
         """
         known = self._by_mac.get(mac)
-        for address in (known.address if known else None, wish):
+        place = self._pool.first + zlib.crc32(mac.encode()) % len(self._pool)
+        for address in (known.address if known else None, wish, place):
             if address is not None and self.free_for(mac, address, now):
                 return address
-        if now - self._swept < SWEEP:
-            return None  # searched just now, and found nothing: a flood of new MACs must not cost a search each
-        self._sweep(now)
-        size = len(self._pool)
-        number = zlib.crc32(mac.encode())
-        stride = coprime(number // size, size)
-        for step in range(size):
-            address = self._pool.first + (number + step * stride) % size
-            if self.free_for(mac, address, now):
+        return self._free(now)
+
+    def _free(self, now: float) -> IPv4Address | None:
+        """An address that nobody had yet, else one that was given back, else the one whose lease is over for longest.
+
+        What is found not to be free is not looked at again before somebody gives it back. So however large the pool is
+        and however few of it are free, a flood of made-up MACs costs no search through all of it, which would keep
+        everybody else waiting.
+        """
+        while self._quarantine and self._quarantine[first := next(iter(self._quarantine))] <= now:
+            del self._quarantine[first]
+            self._given_back[first] = None
+        while self._looked_at < len(self._pool):
+            address = self._pool.first + self._looked_at
+            if self._unheld(address, now):
                 return address
-        self._swept = now
+            self._looked_at += 1
+        while self._given_back:
+            address = next(iter(self._given_back))
+            if self._unheld(address, now):
+                return address
+            del self._given_back[address]
+        while over := self._longest_over(now):
+            if self.free_for("", over.address, now):
+                return over.address
+            self.release(over.mac, over.address)  # somebody's fixed address by now
         return None
 
-    def _sweep(self, now: float) -> None:
-        """Forget what is long over, when there is much of it."""
-        self._quarantine = {address: end for address, end in self._quarantine.items() if end > now}
-        if len(self._by_mac) > 2 * len(self._pool) + 1000:
-            for lease in [lease for lease in self._by_mac.values() if lease.expired(now)]:
-                self.release(lease.mac, lease.address)
+    def _unheld(self, address: IPv4Address, now: float) -> bool:
+        """Whether an address is free and nobody had it before, who may come back."""
+        if address in self._holder or address in self._quarantine or address not in self._pool:
+            return False
+        if self._reserved(address):
+            self._keep_out_of_use(address, now)  # it will be looked at again: its node may be removed
+            return False
+        return True
 
-
-def coprime(wish: int, size: int) -> int:
-    """A number near `wish` whose multiples go through all of `size` places."""
-    stride = wish % size or 1
-    while math.gcd(stride, size) != 1:
-        stride += 1
-    return stride
+    def _longest_over(self, now: float) -> Lease | None:
+        """The lease that ended first of all that are over."""
+        while self._ends and self._ends[0][0] <= now:
+            expires, mac = self._ends[0]
+            lease = self._by_mac.get(mac)
+            if lease and lease.expires == expires:
+                return lease
+            heapq.heappop(self._ends)
+        return None
