@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import statistics
 import struct
@@ -33,6 +34,7 @@ from dnslib import EDNS0, DNSRecord
 
 from kestrelpi import run
 from kestrelpi.paths import Paths
+from kestrelpi.pdeathsig import dies_with_us
 
 PORTS = {"dhcp": 16067, "tftp": 16069, "dns": 16053, "http": 16080}
 CONFIG = f"""\
@@ -179,7 +181,8 @@ def serving(root: Path) -> Iterator[Served]:
     paths.registry.write_text(NODES)
     log = root / "serve.log"
     with log.open("wb") as out:
-        process = run.start([sys.executable, "-m", "kestrelpi", "--root", str(root), "serve"], output=out)
+        argv = [sys.executable, "-m", "kestrelpi", "--root", str(root), "serve"]
+        process = run.start(dies_with_us(argv, "TERM"), output=out)
     try:
         deadline = time.monotonic() + 60
         while "serving on" not in log.read_text():
@@ -207,7 +210,7 @@ def waiting(port: int) -> tuple[int, int]:
 
 def attack(service: str, count: int, seed: int) -> None:
     """Send `count` damaged packets to one service; in a process of its own."""
-    dice, port, seeds = random.Random(seed), PORTS[service], SEEDS[service]
+    dice, port, seeds, parent = random.Random(seed), PORTS[service], SEEDS[service], os.getppid()
     socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(8)]
     for number in range(count):
         packet = damaged(dice, seeds)
@@ -215,6 +218,8 @@ def attack(service: str, count: int, seed: int) -> None:
             packet = disguised(dice, packet)
         socks[number % len(socks)].sendto(packet, ("127.0.0.1", port))
         if number % AT_ONCE == 0:
+            if os.getppid() != parent:
+                return  # it was killed
             while waiting(port)[0] > 64 << 10:
                 time.sleep(0.001)
             if number % 4096 == 0:  # what was answered goes to sockets that nobody reads: new ones, new ports
@@ -233,10 +238,14 @@ def attack_all(count: int, seed: int) -> None:
     ]
     for one in attackers:
         one.start()
-    for one in attackers:
-        one.join()
-        if one.exitcode:
-            raise SystemExit(f"an attacker ended with status {one.exitcode}")
+    try:
+        for one in attackers:
+            one.join()
+            if one.exitcode:
+                raise SystemExit(f"an attacker ended with status {one.exitcode}")
+    finally:
+        for one in attackers:
+            one.terminate()
 
 
 def linger(seed: int, stop: threading.Event, counted: Counter[str]) -> None:
@@ -404,6 +413,7 @@ def main() -> None:
     if os.environ.get("KESTRELPI_FUZZ") != "inside":
         here = {"KESTRELPI_FUZZ": "inside", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         run.replace(["unshare", "--net", sys.executable, *sys.argv], here)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     run.run(["ip", "link", "set", "lo", "up"])
     with tempfile.TemporaryDirectory(prefix="kestrelpi-fuzz-") as name:
         report = fuzz(Path(name), options.packets, options.seed)
