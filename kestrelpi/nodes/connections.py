@@ -57,17 +57,21 @@ class Connections:
         return run.run(argv, stdin=stdin, timeout=timeout).stdout
 
     def _connect(self, node: Node) -> None:
-        """Open the connection unless it is; when it can't be, ssh sees no socket, logs in by itself and says why."""
+        """Open the connection unless it is; raises CommandFailed."""
         process = self._open.get(node.name)
         if len(self._open) >= MOST if process is None else process.poll() is None:
             return
         socket = self._socket(node)
         socket.unlink(missing_ok=True)  # of one that was killed
         argv = self._argv(node, "-M", "-S", str(socket), *SILENT, words=["cat"])
-        process = self._open[node.name] = run.start(argv, stdin=run.PIPE)
+        log = socket.with_suffix(".log")
+        with log.open("wb") as out:
+            process = self._open[node.name] = run.start(argv, stdin=run.PIPE, output=out)
         self._stack.callback(run.stop, process)
         deadline = time.monotonic() + OPEN_WITHIN
-        while process.poll() is None and not socket.exists() and time.monotonic() < deadline:
+        while not socket.exists() and time.monotonic() < deadline:  # without one, each command logs in by itself
+            if process.poll() is not None:
+                raise run.CommandFailed(argv, process.returncode, log.read_text(errors="replace").strip())
             time.sleep(0.02)
 
     def _argv(self, node: Node, *options: str, words: Sequence[str]) -> list[str]:
