@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
-import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,26 +13,12 @@ import click
 
 from kestrelpi import __version__
 from kestrelpi.cli.context import Context
+from kestrelpi.cli.nouns import NOUNS
 from kestrelpi.errors import ExitStatus, UserError
 from kestrelpi.paths import Paths
 
 SOME_OBJECTS = 50_000
 """Objects that are made before Python looks for garbage: `nodes list` makes a million for 10,000, none in vain."""
-NOUNS = {
-    "images": "Build, list, compare and roll back images.",
-    "nodes": "Register, list, change and reach nodes.",
-    "groups": "List groups of nodes.",
-    "users": "Add, remove and list users of the cluster.",
-    "modules": "List, show, enable and disable modules: what nodes can do.",
-    "apt": "Install, remove and upgrade packages of an image, with a history.",
-    "reconfigure": "Bring the frontend and the images to the configuration.",
-    "serve": "Run the boot services in the foreground.",
-    "status": "What runs, and what each node is doing.",
-    "doctor": "What is wrong with the frontend or a node, why, and what to do.",
-    "verify": "Check that the cluster computes.",
-    "lab": "Emulated Pis that boot from the real services.",
-}
-
 NOT_A_BUG = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What the machine refuses: not root, or a disk that is full or read-only."""
 
@@ -56,19 +40,12 @@ class Nouns(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            error.fix = as_called(error.fix, ctx.params["root"], ctx.params["config_path"])
+            error.fix = ctx.obj.as_called(error.fix)
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(NOUNS.items()))
-
-
-def as_called(text: str, root: Path, config: Path | None) -> str:
-    """`text` with the --root and --config of this call in each kestrelpi command that it names: to be pasted."""
-    options = (["--root", str(root)] if root != Path("/") else []) + (["--config", str(config)] if config else [])
-    called = shlex.join(["kestrelpi", *options]) + " "
-    return re.sub(rf"\bkestrelpi (?=(?:{'|'.join(NOUNS)})\b)", lambda _: called, text)
 
 
 @click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"]})

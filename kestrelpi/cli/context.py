@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +14,11 @@ from typing import Any
 import click
 
 from kestrelpi import config
+from kestrelpi.cli.nouns import NOUNS
 from kestrelpi.paths import Paths
+
+COMMAND = re.compile(rf"\bkestrelpi (?=(?:{'|'.join(NOUNS)})\b)")
+"""The beginning of a command in a text."""
 
 
 @dataclass
@@ -29,10 +35,19 @@ class Context:
         """Read when a command first asks, so that `--help` and `lab down` work with a broken file."""
         return config.load(self.config_path)
 
+    def as_called(self, text: str) -> str:
+        """`text` with this call's --root and --config in each kestrelpi command that it names: to be pasted."""
+        words = ["kestrelpi"]
+        if self.paths.root != Path("/"):
+            words += ["--root", str(self.paths.root)]
+        if self.config_path != self.paths.config:
+            words += ["--config", str(self.config_path)]
+        return COMMAND.sub(lambda _: shlex.join(words) + " ", text)
+
     def say(self, text: str) -> None:
         """A message: on standard error, so that --json's document stays alone on standard output."""
         # not err=True, which goes past what a live display has put in place of sys.stderr, and is drawn over
-        click.echo(text, file=sys.stderr)
+        click.echo(self.as_called(text), file=sys.stderr)
 
     def document(self, value: Any) -> None:
         """Print the one JSON document of `--json`; a list has one element a line."""

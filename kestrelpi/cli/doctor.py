@@ -31,7 +31,7 @@ def command(ctx: Context, name: str) -> None:
         ctx.document(report.document())
     else:
         for finding in worst_first(report.findings):
-            print_finding(finding)
+            print_finding(ctx, finding)
         click.echo(f"\nlooked at: {', '.join(report.checked)}")
         if not report.findings:
             click.echo("nothing is wrong")

@@ -202,8 +202,7 @@ def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
             headings, *table = zip(headings, *table, strict=True)  # a column a node
         print_table(headings, table)
     if keep:
-        base = f"kestrelpi --root {ctx.paths.root}"
-        ctx.say(f"The lab is up. Log in: {base} lab ssh {found[0].name}    See it: {base} lab status")
-        ctx.say(f"Take it down: {base} lab down")
+        ctx.say(f"The lab is up. Log in: kestrelpi lab ssh {found[0].name}    See it: kestrelpi lab status")
+        ctx.say("Take it down: kestrelpi lab down")
     if not all(check.ok for check in checks):
         raise SystemExit(ExitStatus.FAILED)

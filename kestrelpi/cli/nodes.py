@@ -174,7 +174,7 @@ def show(ctx: Context, name: str, shown: int) -> None:
             overview.timeline(boot),
         )
     for finding in findings:
-        print_finding(finding)
+        print_finding(ctx, finding)
 
 
 @command.command("set")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
+from kestrelpi.cli.context import Context
 from kestrelpi.finding import Finding, Severity
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.HINT: "blue"}
@@ -61,10 +62,10 @@ def ago(when: float, now: float | None = None) -> str:
     return f"{seconds:.0f} s ago"
 
 
-def print_finding(finding: Finding) -> None:
+def print_finding(ctx: Context, finding: Finding) -> None:
     """What happened, the likely cause, the fix; a blank line before it."""
     head = click.style(finding.severity.word.upper(), fg=COLOURS[finding.severity], bold=True)
     when = f" ({ago(finding.at)})" if finding.at else ""
     click.echo(f"\n{head} {finding.name}: {finding.node or 'frontend'}{when}")
     for key in ("what", "cause", "fix"):
-        click.echo(f"  {key:6} {getattr(finding, key)}")
+        click.echo(f"  {key:6} {ctx.as_called(getattr(finding, key))}")

@@ -249,7 +249,7 @@ def test_init_writes_the_default_configuration(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as caught:
         kestrelpi(paths, "reconfigure", "--frontend")
     assert caught.value.returncode == 3
-    assert "kestrelpi reconfigure --frontend --init" in caught.value.detail
+    assert f"kestrelpi --root {tmp_path} reconfigure --frontend --init" in caught.value.detail
     kestrelpi(paths, "reconfigure", "--frontend", "--init")
     assert config.load(paths.config) == config.Config()
 
