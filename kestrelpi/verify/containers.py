@@ -13,6 +13,8 @@ FOLDER = "/usr/local/share/kestrelpi/fibo"
 """Where nodes have fibo with its Dockerfile: the image needs no other, so nothing is fetched from elsewhere."""
 MEMORY, CPUS = 32 * 2**20, 0.5
 """The limits of the container that tries them."""
+SPIN = 2
+"""Seconds for which it wants a whole CPU."""
 OOM_KILLED = 137
 JOB = "kestrelpi-verify"
 TASKS = 3
@@ -42,14 +44,19 @@ def _pushed(site: Site, builder: Node) -> str:
 
 
 def _limits(site: Site, node: Node, image: str) -> None:
-    """The limits are in the container's cgroup, and what takes more memory than it may ends."""
+    """The limits are in the container's cgroup; who wants more of a CPU waits, and who takes more memory ends."""
     busybox = "--volume /bin/busybox:/busybox:ro --entrypoint /busybox"
     show = "/busybox cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"
+    spin = f"/busybox timeout {SPIN} /busybox yes >/dev/null; /busybox grep nr_throttled /sys/fs/cgroup/cpu.stat"
     grow = f"/busybox dd if=/dev/zero of=/dev/null bs={2 * MEMORY} count=1; echo status $?"
-    said = site.node(node, f"docker run --rm --memory {MEMORY} --cpus {CPUS} {busybox} {image} sh -c '{show}; {grow}'")
-    limits, _, status = said.partition("status ")
+    script = f"{show}; {spin}; {grow}"
+    said = site.node(node, f"docker run --rm --memory {MEMORY} --cpus {CPUS} {busybox} {image} sh -c '{script}'")
+    limits, _, rest = said.partition("nr_throttled ")
+    throttled, _, status = rest.partition("status ")
     if limits.split() != [str(MEMORY), f"{CPUS * 100_000:.0f}", "100000"]:
         raise CheckFailed(f"a container on {node.name} has other limits than it was given", detail=said)
+    if throttled.strip() in ("", "0"):
+        raise CheckFailed(f"a container on {node.name} got more of a CPU than its limit", detail=said)
     if status.strip() != str(OOM_KILLED):
         raise CheckFailed(f"a container on {node.name} got more memory than its limit", detail=said)
 

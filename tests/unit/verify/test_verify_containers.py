@@ -13,7 +13,7 @@ from tests.unit.verify.test_verify_checks import Told, told
 
 RIGHT = "fibo(40) = 102334155\ntime: 1.0 s, threads: 1\n"
 IMAGE = "frontend:5000/kestrelpi/fibo:verify"
-LIMITED = "33554432\n50000 100000\nstatus 137\n"
+LIMITED = "33554432\n50000 100000\nnr_throttled 21\nstatus 137\n"
 CONTAINER = {
     rf"rpi1: docker build --quiet --tag {IMAGE} .* && docker push": "sha256:1\n",
     r"rpi2: docker run .*--memory 64m .* 40$": RIGHT,
@@ -51,6 +51,7 @@ def test_a_container_is_built_here_and_run_there(tmp_path: Path) -> None:
         ),
         (r"rpi2: .* cat /sys.* dd ", LIMITED.replace("33554432", "max"), "other limits than it was given"),
         (r"rpi2: .* cat /sys.* dd ", LIMITED.replace("50000", "max"), "other limits than it was given"),
+        (r"rpi2: .* cat /sys.* dd ", LIMITED.replace("21", "0"), "more of a CPU than its limit"),
         (r"rpi2: .* cat /sys.* dd ", LIMITED.replace("137", "0"), "more memory than its limit"),
     ],
 )

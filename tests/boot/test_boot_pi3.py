@@ -1,6 +1,7 @@
-"""A Pi that is registered while it waits boots on, with no power cycle. On a Pi 3B's own devices, network on USB.
+"""A Pi 3B on its own devices, network on USB: registered while it waits, it boots on with no power cycle.
 
-Its image has k3s, with stand-ins for the programs that write down how they are called.
+Its image has what Debian doesn't: stand-ins for k3s, which write down how they are called, and a package that has
+Apptainer's name; and Lmod in the place of environment-modules.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import yaml
 from kestrelpi import config, run
 from kestrelpi.images.build import build
 from kestrelpi.images.modules import of_image
+from kestrelpi.images.store import Store
 from kestrelpi.lab import demo
 from kestrelpi.lab.state import State
 from kestrelpi.nodes import boots
@@ -39,35 +41,61 @@ cp /etc/rancher/node/password /data/password
 touch /data/called
 exec sleep infinity
 """
-CONTENTS = {**RELEASE, "k3s-arm64": AGENT.encode()}
-OPTIONS = {"sha256_amd64": "k3s", "sha256_arm64": "k3s-arm64", "sha256_images": "k3s-airgap-images-arm64.tar.zst"}
+APPTAINER = "apptainer_1.4.5_arm64.deb"
+CONTROL = """\
+Package: apptainer
+Version: 1.4.5
+Architecture: arm64
+Maintainer: nobody <nobody@localhost>
+Depends: uidmap
+Description: what installs like apptainer's package
+"""
+POSTINST = "#!/bin/sh\nuname -m >/usr/share/apptainer-was-configured-on\n"
 CONFIG = """\
 cluster: test
 network: {{address: 10.96.0.1/24}}
 services: {{nfs: {{backend: ganesha}}}}
-images: {{default: {{modules: [k3s], options: {{k3s: {{{options}}}}}}}}}
+images:
+  default:
+    modules: [k3s, apptainer, openmp, openmpi, lmod]
+    options:
+      apptainer: {{sha256: {apptainer}}}
+      k3s: {{version: {version}, sha256_amd64: {k3s}, sha256_arm64: {agent}, sha256_images: {images}}}
 groups: {{rpi: {{image: default}}}}
 """
 
 
 @pytest.fixture(scope="module")
-def cluster(built_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A Pi 3B that has just been switched on, below a root of its own."""
-    downloads = tmp_path_factory.mktemp("k3s")
-    for name, content in CONTENTS.items():
-        (downloads / name).write_bytes(content)
-    options = {"version": VERSION, **{option: sha256(name) for option, name in OPTIONS.items()}}
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files to fetch."""
+    folder = tmp_path_factory.mktemp("downloads")
+    for name, content in {**RELEASE, "k3s-arm64": AGENT.encode()}.items():
+        (folder / name).write_bytes(content)
+    tree = folder / "tree"
+    for name, text, mode in (
+        ("DEBIAN/control", CONTROL, 0o644),
+        ("DEBIAN/postinst", POSTINST, 0o755),
+        ("usr/bin/apptainer", "#!/bin/sh\necho 'a stand-in for apptainer'\n", 0o755),
+    ):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+        (tree / name).chmod(mode)
+    run.run(["dpkg-deb", "--root-owner-group", "--build", tree, folder / APPTAINER])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(built_root: Path, downloads: Path) -> Iterator[Cluster]:
+    """The Pi has just been switched on, below a root of its own."""
+    files = {"apptainer": APPTAINER, "k3s": "k3s", "agent": "k3s-arm64", "images": "k3s-airgap-images-arm64.tar.zst"}
+    hashes = {key: hashlib.sha256((downloads / name).read_bytes()).hexdigest() for key, name in files.items()}
     with warm_root(built_root) as paths:
         paths.root.chmod(0o755)  # some of the services are users of their own
-        paths.config.write_text(CONFIG.format(options=", ".join(f"{key}: {value}" for key, value in options.items())))
+        paths.config.write_text(CONFIG.format(version=VERSION, **hashes))
         run.run(program(paths.root, "modules", "fetch", "--from", downloads))
         build(paths, config.load(paths.config), "default")
         with switched_on(paths, "3B", machine="raspi3b") as cluster:
             yield cluster
-
-
-def sha256(name: str) -> str:
-    return hashlib.sha256(CONTENTS[name]).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +144,21 @@ def test_it_knows_the_server_by_its_certificate_and_keeps_its_password(cluster: 
     assert len(bytes.fromhex(kept["node-password"])) == 16
     modes = cluster.ssh(node, "stat -c '%a %U' /etc/rancher/node/password /etc/rancher/k3s/agent-token")
     assert modes.splitlines() == ["600 root", "400 root"]
+
+
+def test_a_fetched_package_is_installed_with_what_it_needs(cluster: Cluster, node: Node) -> None:
+    assert cluster.ssh(node, "apptainer") == "a stand-in for apptainer"
+    assert cluster.ssh(node, "cat /usr/share/apptainer-was-configured-on") == "aarch64"
+    assert (
+        cluster.ssh(node, "dpkg --audit; command -v newuidmap squashfuse") == "/usr/bin/newuidmap\n/usr/bin/squashfuse"
+    )
+    current = Store(cluster.paths).current("default")
+    assert current
+    assert current.manifest.packages["apptainer"] == "1.4.5"
+
+
+def test_lmod_finds_the_module_files(cluster: Cluster, node: Node) -> None:
+    loaded = "module load fibo openmpi && echo $LMOD_VERSION $FIBO_HOME $SLURM_MPI_TYPE"
+    version, *rest = cluster.ssh(node, f"bash -lc '{loaded}'").split()
+    assert int(version.split(".")[0]) >= 6
+    assert rest == ["/usr/local/share/kestrelpi/fibo", "pmix"]
