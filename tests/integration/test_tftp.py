@@ -209,7 +209,7 @@ def test_early_terminate_is_a_normal_end(running: Running) -> None:
     assert (aborted.detail, aborted.bytes, running.server.active) == ("0 Early terminate", 0, 0)
 
 
-def test_clients_that_close_their_ports_are_gone_at_once_and_nobody_else_is(running: Running) -> None:
+def test_clients_that_close_their_ports_are_gone_and_nobody_else_is(running: Running) -> None:
     """ICMP tells of it; it tells it to whoever uses the socket next, on which others have transfers too."""
     running.forget()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stays:
@@ -224,7 +224,8 @@ def test_clients_that_close_their_ports_are_gone_at_once_and_nobody_else_is(runn
                 goes.sendto(b"\0\4\0\1", whom)
             stays.sendto(struct.pack("!HH", 4, block), peer)
             assert stays.recvfrom(2048)[0][:4] == struct.pack("!HH", 3, block + 1)
-        until(lambda: running.kinds()["aborted"] == 40, "the ends", seconds=3)
+        # Some closed their port only after the next block had come: the server learns it when it repeats that.
+        until(lambda: running.kinds()["aborted"] == 40, "the ends")
         assert {event.detail for event in running.events if event.kind == "aborted"} == {"the client closed its port"}
         assert running.server.active == 1
         stays.sendto(b"\0\5\0\0Early terminate\0", peer)
