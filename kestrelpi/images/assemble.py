@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from kestrelpi.files import write_whole
@@ -44,8 +45,15 @@ def squash(plan: BuildPlan, layers: Layers, store: Store, draft: Path, scratch: 
         (scratch / "squashfs").mkdir()
         keys = tuple(step.key for step in plan.steps)
         # a build by a lock file depends on nothing that was built before
-        others = [] if plan.lock else [one.manifest.keys for one in reversed(store.generations(plan.image))]
+        others = None if plan.lock else partial(stacks, store, plan.image)
         squashfs.make(layers, keys, draft / "root", UPDATED, draft / "squashfs", scratch / "squashfs", others)
+
+
+def stacks(store: Store, image: str) -> Iterator[Sequence[str]]:
+    """The layers' keys of each generation: first those of `image`, the newest first."""
+    for name in (image, *(other for other in store.images() if other != image)):
+        for generation in reversed(store.generations(name)):
+            yield generation.manifest.keys
 
 
 def assemble(

@@ -9,7 +9,7 @@ added to an image, `15-more` says in the same way what came with them, over the 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kestrelpi import run
@@ -27,6 +27,8 @@ BASE, MORE, CHANGES = f"10-base{SUFFIX}", f"15-more{SUFFIX}", f"20-changes{SUFFI
 OVER = "-over-"
 MOST_MORE = 64 * 1024 * 1024
 """Bytes of added files, not compressed: with more than that the base is packed anew."""
+Others = Callable[[], Iterable[Sequence[str]]]
+"""Gives stacks of layers."""
 OFTEN = "configure"
 """The phase whose scripts are edited and run again and again."""
 BLOCK = "128K"
@@ -46,13 +48,13 @@ def make(
     marks: Sequence[str],
     out: Path,
     scratch: Path,
-    others: Sequence[Sequence[str]] = (),
+    others: Others | None = None,
 ) -> None:
     """Fill the new folder `out` with the stack of layers `keys` (the lowest first) as squashfs files.
 
     `marks`: files of the flattened `root` that are in no layer; `scratch`: an existing folder for this call alone, on
-    the layers' file system; `others`: stacks whose base may serve this one too, if packages were added to them. Raises
-    CommandFailed.
+    the layers' file system; `others`: stacks whose base may serve this one too, if packages were added to them; None:
+    it is to have a base of its own. Raises CommandFailed.
     """
     infos = {key: layers.info(key) for key in keys}
     often = [key for key, info in infos.items() if info and info.phase == OFTEN]
@@ -67,9 +69,7 @@ def make(
     fsync_folder(out)
 
 
-def kept_base(
-    layers: Layers, keys: Sequence[str], scratch: Path, others: Sequence[Sequence[str]] = ()
-) -> dict[str, Path]:
+def kept_base(layers: Layers, keys: Sequence[str], scratch: Path, others: Others | None = None) -> dict[str, Path]:
     """The packed form of the layers `keys`, the lowest first: the kept file by its name; made when it isn't kept."""
     folder = folder_of(layers)
     folder.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def kept_base(
         return {BASE: kept}
     if others and (over := kept_over(kept)):
         return over
-    for other in others:
+    for other in others() if others else ():
         below = [key for key in other if not _is_often(layers, key)]
         if has_more(layers, below, keys) and kept_path(layers, below).is_file():
             more = keep_more(layers, below, keys, scratch)

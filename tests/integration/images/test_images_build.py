@@ -142,9 +142,23 @@ def test_an_added_package_is_installed_over_the_others_and_goes_without_a_trace(
     base, more = ([one.folder / "squashfs" / name for one in (first, second)] for name in ("10-base", "15-more"))
     assert base[1].with_suffix(".squashfs").samefile(base[0].with_suffix(".squashfs"))
     assert [path.with_suffix(".squashfs").is_file() for path in more] == [False, True]
+    other = of_the_same(paths, "other")
+    for name in ("10-base", "15-more"):
+        assert (other.folder / f"squashfs/{name}.squashfs").samefile(second.folder / f"squashfs/{name}.squashfs")
     mine.unlink()
     third, seen = support.make(paths)
     assert (third.id, seen.records) == (first.id, [])
+
+
+def of_the_same(paths: Paths, name: str) -> Generation:
+    """Another image, with the modules of the default one."""
+    text = paths.config.read_text()
+    modules = next(line for line in text.splitlines() if "modules:" in line)
+    paths.config.write_text(text.replace("images:\n", f"images:\n  {name}:\n{modules}\n"))
+    try:
+        return build(paths, config.load(paths.config), name)
+    finally:
+        paths.config.write_text(text)
 
 
 def test_an_added_package_that_does_not_fit_is_tried_with_all_others_anew(paths: Paths, script: Script) -> None:

@@ -105,7 +105,7 @@ class Packed:
         (self.root / MARK).write_text("TIMESTAMP_NSEC=1\n")
         for name in (MARK, "etc"):
             os.utime(self.root / name, (5, 5))
-        squashfs.make(layers, keys, self.root, (MARK,), self.files, scratch, others)
+        squashfs.make(layers, keys, self.root, (MARK,), self.files, scratch, (lambda: others) if others else None)
 
     def unpacked(self, into: Path) -> list[Path]:
         """The files as folders, the topmost first."""
