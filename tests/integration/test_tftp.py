@@ -209,7 +209,7 @@ def test_early_terminate_is_a_normal_end(running: Running) -> None:
     assert (aborted.detail, aborted.bytes, running.server.active) == ("0 Early terminate", 0, 0)
 
 
-def test_clients_that_close_their_ports_are_gone_and_nobody_else_is(running: Running) -> None:
+def test_clients_that_close_their_ports_are_gone_at_once_and_nobody_else_is(running: Running) -> None:
     """ICMP tells of it; it tells it to whoever uses the socket next, on which others have transfers too."""
     running.forget()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stays:
@@ -224,12 +224,22 @@ def test_clients_that_close_their_ports_are_gone_and_nobody_else_is(running: Run
                 goes.sendto(b"\0\4\0\1", whom)
             stays.sendto(struct.pack("!HH", 4, block), peer)
             assert stays.recvfrom(2048)[0][:4] == struct.pack("!HH", 3, block + 1)
-        # Some closed their port only after the next block had come: the server learns it when it repeats that.
-        until(lambda: running.kinds()["aborted"] == 40, "the ends")
+        until(lambda: running.kinds()["aborted"] == 40, "the ends", seconds=3)
         assert {event.detail for event in running.events if event.kind == "aborted"} == {"the client closed its port"}
         assert running.server.active == 1
         stays.sendto(b"\0\5\0\0Early terminate\0", peer)
         until(lambda: running.server.active == 0, "the last one's end")
+
+
+def test_a_repetition_to_a_closed_port_does_not_cost_the_next_client_his(running: Running) -> None:
+    """All are due at once; the error that one's repetition meets waits at the socket when the next one's is sent."""
+    running.forget()
+    for _ in range(20):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as goes:
+            goes.settimeout(5)
+            goes.sendto(b"\0\1size300001\0octet\0", ("127.0.0.1", running.port))
+            goes.recvfrom(2048)
+    until(lambda: running.kinds()["aborted"] == 20, "the ends")
 
 
 def test_the_next_file_comes_from_another_port(running: Running) -> None:

@@ -70,11 +70,17 @@ class Port:
         self._sessions.pop(peer(client), None)
 
     def send(self, packet: bytes, client: Address) -> None:
-        """Send one packet. No route, no buffer, a firewall: perhaps only now; the timeout decides."""
-        try:
-            self._sock.sendto(packet, client)
-        except OSError as problem:
-            log.debug("TFTP to %s: %s", client, problem)
+        """Send one packet. No route, no buffer, a firewall: perhaps only now; the timeout decides.
+
+        It is tried twice, as by Messages.send: an error of another client's packet may have waited at the socket.
+        """
+        for last in (False, True):
+            try:
+                self._sock.sendto(packet, client)
+                return
+            except OSError as problem:
+                if last:
+                    log.debug("TFTP to %s: %s", client, problem)
 
     def exchange(self, now: float) -> Ends:
         """Take what waits and send what it asks for; the transfers that are over by it."""
