@@ -87,7 +87,7 @@ class LeaseBook:
             return False
         del self._by_mac[mac]
         self._holder.pop(address, None)
-        self._given_back[address] = None
+        self._give_back(address)
         self.changed = True
         return True
 
@@ -102,6 +102,11 @@ class LeaseBook:
         """Somebody else was found to use the address that `mac` was to have: nobody gets it for a while."""
         self.release(mac, address)
         self._keep_out_of_use(address, now)
+
+    def _give_back(self, address: IPv4Address) -> None:
+        """Remember that it may be free again; where the addresses are another server's, most are not of our pool."""
+        if address in self._pool:
+            self._given_back[address] = None
 
     def _keep_out_of_use(self, address: IPv4Address, now: float) -> None:
         self._quarantine.pop(address, None)
@@ -144,7 +149,7 @@ class LeaseBook:
         """
         while self._quarantine and self._quarantine[first := next(iter(self._quarantine))] <= now:
             del self._quarantine[first]
-            self._given_back[first] = None
+            self._give_back(first)
         while self._looked_at < len(self._pool):
             address = self._pool.first + self._looked_at
             if self._unheld(address, now):
@@ -163,7 +168,7 @@ class LeaseBook:
 
     def _unheld(self, address: IPv4Address, now: float) -> bool:
         """Whether an address is free and nobody had it before, who may come back."""
-        if address in self._holder or address in self._quarantine or address not in self._pool:
+        if address in self._holder or address in self._quarantine:
             return False
         if self._reserved(address):
             self._keep_out_of_use(address, now)  # it will be looked at again: its node may be removed
