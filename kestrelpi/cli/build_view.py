@@ -28,7 +28,7 @@ def show_result(ctx: Context, made: Made, watch: Lines) -> None:
     generation = made.generation
     boots = f"is what the group {made.canary} boots" if made.canary else "is current"
     for flaw in made.warnings:
-        print_flaw(flaw)
+        print_flaw(ctx, flaw)
     seconds = round(time.monotonic() - watch.began, 2)
     if ctx.json:
         steps = [asdict(record) for record in watch.records]

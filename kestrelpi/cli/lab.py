@@ -191,7 +191,7 @@ def demo(ctx: Context, nodes: int, model: str, keep: bool) -> None:
         connections = stack.enter_context(Connections(ctx.paths, ctx.config, lab.enter))
         results = [demo_of.compute(connections, node, ready[node.name]) for node in found]
         ctx.say("Checking every module with real jobs (kestrelpi verify)")
-        checks = show(ctx, Site(ctx.paths, ctx.config, tuple(found), connections))
+        checks = show(ctx, Site(tuple(found), connections))
     headings, table = demo_of.table(results)
     if ctx.json:
         told = [dict(zip(headings, row, strict=True)) for row in table]

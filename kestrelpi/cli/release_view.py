@@ -14,10 +14,10 @@ from kestrelpi.releasing.flaw import Flaw
 from kestrelpi.releasing.outcome import CheckOutcome, Outcome
 
 
-def print_flaw(flaw: Flaw) -> None:
+def print_flaw(ctx: Context, flaw: Flaw) -> None:
     """What is wrong, where, and what to do, on standard error."""
     head = click.style(flaw.severity.word.upper(), fg=COLOURS[flaw.severity], bold=True)
-    click.echo(f"{head} {flaw.check}: {flaw.what}\n  where  {flaw.where}\n  fix    {flaw.fix}", err=True)
+    click.echo(f"{head} {flaw.check}: {flaw.what}\n  where  {flaw.where}\n  fix    {ctx.as_called(flaw.fix)}", err=True)
 
 
 def show_flaws(ctx: Context, generation: Generation, flaws: Sequence[Flaw]) -> bool:
@@ -28,7 +28,7 @@ def show_flaws(ctx: Context, generation: Generation, flaws: Sequence[Flaw]) -> b
         ctx.document({"image": generation.image, "id": generation.id, "refused": refused, "flaws": found})
         return refused
     for flaw in flaws:
-        print_flaw(flaw)
+        print_flaw(ctx, flaw)
     click.echo(f"{generation.image} {generation.id}: {f'{len(flaws)} flaws' if flaws else 'no flaw'}")
     return refused
 

@@ -24,7 +24,7 @@ def command(ctx: Context) -> None:
     if not nodes:
         raise UserError("there are no nodes to check", fix="kestrelpi nodes register GROUP")
     with Connections(ctx.paths, ctx.config, _enter(ctx)) as connections:
-        results = show(ctx, Site(ctx.paths, ctx.config, nodes, connections))
+        results = show(ctx, Site(nodes, connections))
     if ctx.json:
         ctx.document([asdict(result) for result in results])
     if not all(result.ok for result in results):

@@ -78,14 +78,8 @@ def kept_base(layers: Layers, keys: Sequence[str], scratch: Path, others: Others
     kept = kept_path(layers, keys)
     if kept.is_file():
         return {BASE: kept}
-    if others and (over := kept_over(kept)):
+    if others and (over := kept_over(kept) or lay_over(layers, keys, scratch, others())):
         return over
-    for other in others() if others else ():
-        below = [key for key in other if not _is_often(layers, key)]
-        if has_more(layers, below, keys) and kept_path(layers, below).is_file():
-            more = keep_more(layers, below, keys, scratch)
-            if more:
-                return {BASE: kept_path(layers, below), MORE: more}
     mounted = scratch / "base"
     mounted.mkdir()
     draft = folder / f"{DRAFT}{kept.name}"
@@ -94,6 +88,17 @@ def kept_base(layers: Layers, keys: Sequence[str], scratch: Path, others: Others
     pack(box, mounted, draft)
     draft.rename(kept)
     return {BASE: kept}
+
+
+def lay_over(layers: Layers, keys: Sequence[str], scratch: Path, others: Iterable[Sequence[str]]) -> dict[str, Path]:
+    """The kept base of the first of `others` that has all but some packages, and those, packed; empty: none has."""
+    for other in others:
+        below = [key for key in other if not _is_often(layers, key)]
+        if has_more(layers, below, keys) and kept_path(layers, below).is_file():
+            more = keep_more(layers, below, keys, scratch)
+            if more:
+                return {BASE: kept_path(layers, below), MORE: more}
+    return {}
 
 
 def kept_over(whole: Path) -> dict[str, Path]:

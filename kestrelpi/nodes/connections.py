@@ -17,8 +17,6 @@ from kestrelpi.nodes.entering import ssh_command
 from kestrelpi.nodes.registry import Node
 from kestrelpi.paths import Paths
 
-FOLDER = "kestrelpi-ssh-"
-"""What the names of folders with the connections' sockets begin with."""
 SILENT = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 """A connection to a node that was switched off ends after a minute; a busy node may take that long to answer."""
 MOST = 64
@@ -41,7 +39,7 @@ class Connections:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER)))
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="kestrelpi-ssh-")))
         return self
 
     def __exit__(
@@ -59,7 +57,9 @@ class Connections:
     def _connect(self, node: Node) -> None:
         """Open the connection unless it is; raises CommandFailed."""
         process = self._open.get(node.name)
-        if len(self._open) >= MOST if process is None else process.poll() is None:
+        if process and process.poll() is None:
+            return
+        if not process and len(self._open) >= MOST:
             return
         socket = self._socket(node)
         socket.unlink(missing_ok=True)  # of one that was killed

@@ -123,7 +123,7 @@ def examine(paths: Paths, config: Config, lab: Lab, start: Outcome, say: Say) ->
     boot = ready[nodes[0].name]
     checks = [CheckOutcome("boot", True, seconds_since(began), "every stage up to ready")]
     with Connections(paths, config, lab.enter) as connections:
-        site = Site(paths, config, tuple(nodes), connections)
+        site = Site(tuple(nodes), connections)
         checks.append(failed_units(site, nodes))
         for one in carry_out(CHECKS, site):
             if not one.skipped:

@@ -34,11 +34,17 @@ class CheckFailed(UserError):
 class Site:
     """The cluster that is checked."""
 
-    paths: Paths
-    config: Config
     nodes: tuple[Node, ...]
     connections: Connections
     """In a lab, these and the frontend's commands enter its network namespace."""
+
+    @property
+    def paths(self) -> Paths:
+        return self.connections.paths
+
+    @property
+    def config(self) -> Config:
+        return self.connections.config
 
     @property
     def root(self) -> str:

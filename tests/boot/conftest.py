@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from kestrelpi.paths import Paths
 from kestrelpi.users import changing
 from kestrelpi.verify.checks import CHECKS, Result, carry_out
 from kestrelpi.verify.site import Site
+from tests import waiting
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,11 +32,7 @@ UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
 """States of a job."""
 
 
-def until(check: Callable[[], bool], what: str, seconds: float = demo.READY_WITHIN) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(1)
+until = partial(waiting.until, seconds=demo.READY_WITHIN, pause=1)
 
 
 class Cluster:
@@ -81,8 +78,7 @@ class Cluster:
 
     @property
     def site(self) -> Site:
-        nodes = Registry.load(self.paths.registry, self.config).nodes
-        return Site(self.paths, self.config, nodes, self.connections)
+        return Site(Registry.load(self.paths.registry, self.config).nodes, self.connections)
 
     def results(self, *names: str) -> list[Result]:
         """What some of `kestrelpi verify`'s checks say; all of them without names."""

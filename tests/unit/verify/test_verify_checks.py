@@ -48,8 +48,7 @@ class Told(Site):
 
 def told(tmp_path: Path, answers: dict[str, str], modules: str = "slurm, openmpi") -> Told:
     config = parse(f"images: {{default: {{modules: [{modules}]}}}}")
-    paths = Paths(tmp_path)
-    return Told(paths, config, NODES, Connections(paths, config, list), answers)
+    return Told(NODES, Connections(Paths(tmp_path), config, list), answers)
 
 
 def test_nodes_must_have_their_names(tmp_path: Path) -> None:
