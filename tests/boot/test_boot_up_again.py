@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from kestrelpi.nodes import boots
 from kestrelpi.nodes.registry import Node
+from kestrelpi.verify.containers import not_ready
 from tests.boot.conftest import Cluster, TwoPis, until
 from tests.boot.test_boot_cluster import IDENTITY
 from tests.program import program
 
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 ENTRIES = "docker node ls --format '{{.ID}} {{.Hostname}}' | sort"
-STATES = "docker node ls --format '{{.Hostname}} {{.Status}}' | sort"
+STATES = "docker node ls --format '{{.Hostname}} {{.Status}}'"
 """The swarm's nodes."""
 JOB = """\
 #!/bin/bash
@@ -42,41 +42,43 @@ class UpAgain:
     """Of anna's, on the node that crashed."""
     before: dict[str, dict[str, str]]
     """A question → node's name → its answer before."""
+    entries: str
+    """The swarm's, before."""
 
     def now(self, question: str) -> dict[str, str]:
-        return {node.name: self.cluster.ssh(node, question) for node in (self.rebooted, self.crashed)}
+        return answers(self.cluster, [self.rebooted, self.crashed], question)
 
 
 @pytest.fixture(scope="module")
 def again(two: TwoPis, anna: None) -> UpAgain:
     cluster, (rebooted, crashed) = two.cluster, two.nodes
-    cluster.until(rebooted, STATES, all_ready(two.nodes))
+    names = {node.name for node in two.nodes}
+    cluster.until(rebooted, STATES, lambda said: not not_ready(said, names))
     cluster.ssh(rebooted, f"docker node update --label-add seat=window {crashed.name}")
-    before = {question: {node.name: cluster.ssh(node, question) for node in two.nodes} for question in (IDENTITY, BOOT)}
-    before[ENTRIES] = {rebooted.name: cluster.ssh(rebooted, ENTRIES)}
+    before = {question: answers(cluster, two.nodes, question) for question in (IDENTITY, BOOT)}
+    entries = cluster.ssh(rebooted, ENTRIES)
     home = cluster.paths.root / "home/cluster/anna"
     (home / "dies.sbatch").write_text(JOB)
     job = cluster.as_anna(rebooted, f"sbatch --parsable --nodelist={crashed.name} dies.sbatch")
     until((home / "deaths").exists, "the job's start")
     for node in two.nodes:
         cluster.ssh(node, "touch /root/forgotten")
-    before_it = boots_of(two)
+    boots_before = boots_of(two)
     cluster.ssh(crashed, CRASH)
     argv = program(cluster.paths.root, "--json", "nodes", "reboot", rebooted.name)
     assert json.loads(cluster.lab.exec(argv).stdout) == [{"name": rebooted.name, "state": "rebooted", "error": ""}]
-    until(lambda: all(count > before_it[mac] for mac, count in boots_of(two).items()), "a boot of each")
+    until(lambda: all(count > boots_before[mac] for mac, count in boots_of(two).items()), "a boot of each")
     cluster.wait_until_ready(two.nodes)
-    return UpAgain(cluster, rebooted, crashed, job, before)
+    return UpAgain(cluster, rebooted, crashed, job, before, entries)
+
+
+def answers(cluster: Cluster, nodes: list[Node], question: str) -> dict[str, str]:
+    return {node.name: cluster.ssh(node, question) for node in nodes}
 
 
 def boots_of(two: TwoPis) -> dict[str, int]:
     """How often each, by its MAC, has begun to boot."""
     return {node.mac: len(boots.read(two.cluster.paths.boots, node.mac)) for node in two.nodes}
-
-
-def all_ready(nodes: list[Node]) -> Callable[[str], bool]:
-    lines = sorted(f"{node.name} Ready" for node in nodes)
-    return lambda said: said.splitlines() == lines
 
 
 def test_each_is_the_same_node_and_has_forgotten_what_was_written(again: UpAgain) -> None:
@@ -99,6 +101,6 @@ def test_every_module_comes_back(again: UpAgain) -> None:
 
 
 def test_the_swarm_has_each_once_and_knows_what_was_said_of_it(again: UpAgain) -> None:
-    assert again.cluster.ssh(again.rebooted, ENTRIES) == again.before[ENTRIES][again.rebooted.name]
+    assert again.cluster.ssh(again.rebooted, ENTRIES) == again.entries
     labels = f"docker node inspect {again.crashed.name} --format '{{{{.Spec.Labels}}}}'"
     assert again.cluster.ssh(again.rebooted, labels) == "map[seat:window]"

@@ -6,8 +6,8 @@ import os
 import signal
 import stat
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.paths import Paths
 from kestrelpi.services.control import status
+from tests import waiting
 from tests.integration.namespaces import Namespace, network
 from tests.program import program
 
@@ -35,12 +36,7 @@ power:
 NODE = '  rpi{n}: {{mac: "dc:a6:32:00:00:0{n}", group: rpi, address: 10.77.0.1{n}}}\n'
 
 
-def until(check: Callable[[], object], what: object, seconds: float = 120) -> None:
-    """Wait for something that must come; `what` says what hasn't when it doesn't."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
+until = partial(waiting.until, seconds=120)
 
 
 class Frontend:

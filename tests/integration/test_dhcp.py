@@ -8,10 +8,10 @@ import re
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import pytest
 from kestrelpi import run
 from kestrelpi.config import parse
 from kestrelpi.nodes import leases
+from tests import waiting
 from tests.integration.namespaces import Namespace, network
 
 REGISTERED = "dc:a6:32:00:00:01"
@@ -37,12 +38,7 @@ case "$1" in bound|renew) ip address replace "$ip/24" dev "$interface"; set > "$
 """
 
 
-def until(check: Callable[[], bool], what: str, seconds: float = 15) -> None:
-    """Wait for something that must come."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.05)
+until = partial(waiting.until, seconds=15)
 
 
 @dataclass
@@ -295,7 +291,7 @@ def test_a_second_server_is_named(lan: Lan, tmp_path: Path) -> None:
             until(
                 lambda: len(lan.probe("waiting", discover(WAITING, flags=0x8000), "--seconds", "2")) == 2,
                 "the answers of both servers",
-                30,
+                seconds=30,
             )
             until(lambda: "a second DHCP server answers on this network: 10.77.0.254" in lan.log(), "the warning")
             assert "network: 10.77.0.1." not in lan.log()

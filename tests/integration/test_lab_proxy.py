@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from kestrelpi.nodes.registering import Registered, Registrar, watch
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from kestrelpi.pdeathsig import dies_with_us
+from tests import waiting
 from tests.integration.lab_dnsmasq import dnsmasq
 from tests.integration.test_lab_dnsmasq import Bench, said
 from tests.integration.test_lab_serve import furnish
@@ -36,12 +37,7 @@ PARSED = parse(CONFIG)
 ROUTER = IPv4Address("10.99.0.2")
 
 
-def until(check: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Wait for something that must come."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.05)
+until = partial(waiting.until, seconds=30)
 
 
 class Foreign:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.paths import Paths
 from kestrelpi.services.control import status
+from tests import waiting
 from tests.integration.namespaces import Namespace, network
 from tests.program import program
 
@@ -28,11 +29,7 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 URL = "http://10.77.0.1:5055/v2"
 
 
-def until(check: Callable[[], object], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
+until = partial(waiting.until, seconds=60)
 
 
 @pytest.fixture

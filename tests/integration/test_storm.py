@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from kestrelpi.nodes.boots import FOR_OFFER, Kind, Stage
 from kestrelpi.paths import Paths
 from kestrelpi.services import control
 from kestrelpi.services.admission import AT_LEAST, ROM
+from tests import waiting
 from tests.integration.test_lab_dnsmasq import Bench, said
 from tests.integration.test_lab_serve import furnish
 from tests.program import program
@@ -91,12 +93,7 @@ class Room:
         return bool(found) and FOR_OFFER in found[-1].of(Kind.HELD) and Stage.OFFER not in found[-1].stages
 
 
-def until(check: Callable[[], bool], what: str, seconds: float = 40) -> None:
-    """Wait for something that must come."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.05)
+until = partial(waiting.until, seconds=40)
 
 
 @pytest.fixture(scope="module")

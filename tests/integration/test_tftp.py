@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -25,6 +26,7 @@ from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.services.tftp import BootFile, FolderSource, Limits, TftpProcess, TftpServer, TransferEvent
 from kestrelpi.services.tftp.session import Outcome
+from tests import waiting
 
 SIZES = (0, 1, 511, 512, 513, 1467, 1468, 1469, 1468 * 30, 512 * 40, 300_001)
 
@@ -47,12 +49,7 @@ class Running:
         self.events.clear()
 
 
-def until(check: Callable[[], bool], what: str, seconds: float = 15) -> None:
-    """Wait for something that must come."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.02)
+until = partial(waiting.until, seconds=15, pause=0.02)
 
 
 def free_port() -> int:
@@ -375,7 +372,7 @@ def test_a_thousand_clients_that_lose_packets_all_end(tmp_path: Path) -> None:
         assert all(client.got == content for client in clients.values())
         for client in clients.values():
             client.sock.close()
-        until(lambda: running.server.active == 0, "the end of all transfers", 60)
+        until(lambda: running.server.active == 0, "the end of all transfers", seconds=60)
         assert running.server.memory < 40_000, "one set of packets for all"
         assert running.kinds()["timeout"] == 0
 

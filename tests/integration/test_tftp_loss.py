@@ -121,7 +121,7 @@ def test_every_client_on_a_bad_line_ends_and_no_data_is_sent_twice_without_a_tim
         for name, transfer in transfers.items():
             assert transfer.result is Result.GOT, f"{name}: {transfer.result} after {transfer.seconds:.0f} s"
             assert transfer.content == (running.folder / name).read_bytes()
-    until(lambda: running.server.active == 0, "the end of all transfers", 30)
+    until(lambda: running.server.active == 0, "the end of all transfers", seconds=30)
     assert counted["lost"] > 100 and counted["twice"] > 1000, "the line was bad"
     resent = running.server.counters["resent"]
     assert 0 < counted["repeated"] <= resent, "the Sorcerer's Apprentice (RFC 1123 section 4.2.3.1)"

@@ -35,15 +35,23 @@ def test_the_same_mac_gets_the_same_address_of_a_new_book() -> None:
     assert len({book(1000).choose(mac(number), None, 1.0) for number in range(50)}) > 40
 
 
-def test_a_pool_that_is_nearly_full_is_not_gone_through_one_by_one() -> None:
-    looked = []
+FIRST = IPv4Address("10.77.0.0")
+
+
+def watched(size: int) -> tuple[LeaseBook, list[IPv4Address]]:
+    """A book whose pool begins at FIRST, and the addresses that it looks at."""
+    looked: list[IPv4Address] = []
 
     def reserved(address: IPv4Address) -> bool:
         looked.append(address)
         return False
 
-    first, size = IPv4Address("10.77.0.0"), 4096
-    leases = LeaseBook(AddressRange(first, first + size - 1), reserved)
+    return LeaseBook(AddressRange(FIRST, FIRST + size - 1), reserved), looked
+
+
+def test_a_pool_that_is_nearly_full_is_not_gone_through_one_by_one() -> None:
+    size = 4096
+    leases, looked = watched(size)
     for number in range(size * 95 // 100):
         address = leases.choose(mac(number), None, 1000.0)
         assert address is not None
@@ -55,16 +63,10 @@ def test_a_pool_that_is_nearly_full_is_not_gone_through_one_by_one() -> None:
 
 
 def test_a_full_pool_is_not_searched() -> None:
-    looked = []
-
-    def reserved(address: IPv4Address) -> bool:
-        looked.append(address)
-        return False
-
-    first, size = IPv4Address("10.77.0.0"), 4096
-    leases = LeaseBook(AddressRange(first, first + size - 1), reserved)
+    size = 4096
+    leases, looked = watched(size)
     for number in range(size):
-        leases.grant(mac(number), first + number, 9999.0)
+        leases.grant(mac(number), FIRST + number, 9999.0)
     assert leases.choose(mac(size), None, 1000.0) is None
     looked.clear()
     for number in range(size, size + 1000):
@@ -110,6 +112,14 @@ def test_an_address_is_free_again_when_its_node_was_removed() -> None:
     assert leases.choose(mac(1), None, 0.0) is None
     taken.clear()
     assert leases.choose(mac(1), None, QUARANTINE + 1) == first
+
+
+def test_addresses_of_another_server_take_no_memory_once_they_are_given_back() -> None:
+    leases = book(10)
+    for number in range(1000):
+        leases.grant(mac(1), IPv4Address("10.99.0.0") + number, 9999.0)
+    assert len(leases._given_back) == 0
+    assert len(leases.all()) == 1
 
 
 def test_renewals_take_no_memory() -> None:
