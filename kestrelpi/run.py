@@ -38,9 +38,9 @@ class Finished:
 class CommandFailed(UserError):
     """A command ended with another status than 0; `detail` has its last lines."""
 
-    def __init__(self, argv: Sequence[str], status: int, tail: str, where: str = "") -> None:
+    def __init__(self, argv: Sequence[str], status: int, tail: str, where: str = "", name: str = "") -> None:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        super().__init__(f"{shlex.join(argv)} {how}", where=where, detail=tail)
+        super().__init__(f"{name or shlex.join(argv)} {how}", where=where, detail=tail)
         self.returncode = status
 
 
@@ -56,10 +56,12 @@ def run(
     cwd: Path | None = None,
     stdin: str | None = None,
     timeout: float | None = None,
+    name: str = "",
 ) -> Finished:
     """Run a short command to its end and return its output.
 
-    Raises CommandFailed (with the last lines of standard error and output) or UserError when the program isn't there.
+    Raises CommandFailed (with the last lines of standard error and output) or UserError when the program isn't there or
+    doesn't end within `timeout` seconds. Errors call the command `name`, which is all of it without.
     """
     words = [str(word) for word in argv]
     try:
@@ -78,11 +80,16 @@ def run(
     except FileNotFoundError as error:
         raise missing(words[0]) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{shlex.join(words)} did not end within {timeout:g} s") from error
+        # bytes, whatever `text` says: the documentation of subprocess.TimeoutExpired
+        tail = _tail(*((output or b"").decode(errors="replace") for output in (error.stdout, error.stderr)))
+        raise UserError(f"{name or shlex.join(words)} did not end within {timeout:g} s", detail=tail) from error
     if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-TAIL:])
-        raise CommandFailed(words, done.returncode, tail)
+        raise CommandFailed(words, done.returncode, _tail(done.stdout, done.stderr), name=name)
     return Finished(tuple(words), done.stdout)
+
+
+def _tail(stdout: str, stderr: str) -> str:
+    return "\n".join((stdout + stderr).splitlines()[-TAIL:])
 
 
 def stream(

@@ -52,7 +52,7 @@ class Connections:
         with self._locks.setdefault(node.name, threading.Lock()):
             self._connect(node)
         argv = self._argv(node, "-S", str(self._socket(node)), words=[command])
-        return run.run(argv, stdin=stdin, timeout=timeout).stdout
+        return run.run(argv, stdin=stdin, timeout=timeout, name=f"{command} on {node.name}").stdout
 
     def _connect(self, node: Node) -> None:
         """Open the connection unless it is; raises CommandFailed."""

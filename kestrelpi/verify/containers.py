@@ -39,7 +39,8 @@ def _pushed(site: Site, builder: Node) -> str:
     """The name of fibo's image once it is in the frontend's registry."""
     port = of_frontend(site.paths, site.config).values("docker")["port"]
     image = f"frontend:{port}/kestrelpi/fibo:verify"
-    site.node(builder, f"docker build --quiet --tag {image} {FOLDER} && docker push --quiet {image}")
+    site.node(builder, f"docker build --quiet --tag {image} {FOLDER}")
+    site.node(builder, f"docker push --quiet {image}")
     return image
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.config import Config, load
+from kestrelpi.errors import UserError
 from kestrelpi.lab import demo
 from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes.connections import Connections
@@ -28,6 +29,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.boot)
 
 
+SWITCHED_ON: list[Cluster] = []
+"""Those that are on, for what is said when a test fails."""
+STATE = """\
+uptime; free -m; ps -eo etime,time,stat,args --sort=-time | head -15
+journalctl --boot --no-pager --lines=40 --priority=warning; journalctl --boot --no-pager --lines=40
+"""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the state of all nodes with a failure: they are gone when somebody reads of it."""
+    report = yield
+    if report.failed:
+        report.sections += [
+            (f"{node.name}, {node.address}", cluster.state(node)) for cluster in SWITCHED_ON for node in cluster.nodes
+        ]
+    return report
+
+
 UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
 """States of a job."""
 
@@ -41,6 +61,17 @@ class Cluster:
     def __init__(self, paths: Paths, config: Config, lab: Lab, connections: Connections) -> None:
         self.paths, self.config, self.lab, self.connections = paths, config, lab, connections
         self.said: list[str] = []
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return Registry.load(self.paths.registry, self.config).nodes
+
+    def state(self, node: Node) -> str:
+        """What a node is at and what its journal says, or why it doesn't tell."""
+        try:
+            return self.ssh(node, STATE)
+        except UserError as error:
+            return str(error)
 
     def register(self, count: int) -> list[Node]:
         return demo.register(self.paths, self.config, "rpi", count, self.said.append)
@@ -78,7 +109,7 @@ class Cluster:
 
     @property
     def site(self) -> Site:
-        return Site(Registry.load(self.paths.registry, self.config).nodes, self.connections)
+        return Site(self.nodes, self.connections)
 
     def results(self, *names: str) -> list[Result]:
         """What some of `kestrelpi verify`'s checks say; all of them without names."""
@@ -108,7 +139,12 @@ def switched_on(paths: Paths, *models: str, machine: str = "auto") -> Iterator[C
         demo.forget_nodes(paths, config)
         lab.up(lab.pis(models), machine=machine)
         with Connections(paths, config, lab.enter) as connections:
-            yield Cluster(paths, config, lab, connections)
+            cluster = Cluster(paths, config, lab, connections)
+            SWITCHED_ON.append(cluster)
+            try:
+                yield cluster
+            finally:
+                SWITCHED_ON.remove(cluster)
 
 
 @pytest.fixture(scope="session")
