@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 FIBO, FIBO_IS = 40, "102334155"
 """What the checks have computed."""
-TIMEOUT = 300.0
-"""Seconds that one command of a check may take: an emulated Pi on a busy machine is slow."""
+TIMEOUT = 600.0
+"""Seconds that one command of a check may take: an emulated Pi's first `docker build` takes minutes."""
 AT_ONCE = 16
 """Nodes that are asked at the same time."""
 

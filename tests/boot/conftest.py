@@ -19,7 +19,7 @@ from kestrelpi.nodes.registry import Node, Registry
 from kestrelpi.paths import Paths
 from kestrelpi.users import changing
 from kestrelpi.verify.checks import CHECKS, Result, carry_out
-from kestrelpi.verify.site import Site
+from kestrelpi.verify.site import TIMEOUT, Site
 from tests import waiting
 
 
@@ -81,7 +81,7 @@ class Cluster:
 
     def ssh(self, node: Node, command: str) -> str:
         """What a command on the node prints; raises CommandFailed."""
-        return self.connections.run(node, command, timeout=300).strip()
+        return self.connections.run(node, command, timeout=TIMEOUT).strip()
 
     def until(self, node: Node, command: str, good: Callable[[str], bool]) -> None:
         """Ask a node again and again until its answer is good."""
