@@ -18,7 +18,7 @@ from kestrelpi.paths import Paths
 from kestrelpi.services.control import status
 from tests import waiting
 from tests.integration.namespaces import Namespace, network
-from tests.program import program
+from tests.integration.servers import serve
 
 CONFIG = """\
 cluster: test
@@ -58,9 +58,7 @@ class Frontend:
         new.rename(self.paths.registry)
 
     def start(self) -> None:
-        argv = self.network.argv(*program(self.paths.root, "serve"))
-        with (self.paths.root / "serve.log").open("ab") as out:
-            self.process = run.start(argv, output=out, cwd=Path(__file__).parents[2])
+        self.process = serve(self.paths.root, self.network)
 
     def running(self) -> list[str]:
         """The modules' services that run; empty while the daemon doesn't answer."""

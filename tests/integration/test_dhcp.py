@@ -22,6 +22,7 @@ from kestrelpi.config import parse
 from kestrelpi.nodes import leases
 from tests import waiting
 from tests.integration.namespaces import Namespace, network
+from tests.integration.servers import started
 
 REGISTERED = "dc:a6:32:00:00:01"
 WAITING = "dc:a6:32:00:00:02"
@@ -66,12 +67,8 @@ class Lan:
         (self.folder / "log").write_text("")
         with (self.folder / "log").open("ab") as out:
             files = [self.folder / name for name in ("kestrelpi.yaml", "nodes.yaml", "dhcp.leases", "events")]
-            root = Path(__file__).parent.parent.parent
-            process = run.start(
-                self.server.argv(sys.executable, "-m", "tests.integration.dhcp_serve", *files),
-                output=out.fileno(),
-                cwd=root,
-            )
+            argv = self.server.argv(sys.executable, "-m", "tests.integration.dhcp_serve", *files)
+            process = started(argv, output=out)
             try:
                 until(lambda: ready in self.log() or process.poll() is not None, "the server's start")
                 assert ready in self.log(), self.log()
@@ -285,7 +282,7 @@ def test_a_second_server_is_named(lan: Lan, tmp_path: Path) -> None:
         "port=0\nno-daemon\nuser=root\ninterface=eth0\nbind-interfaces\n"
         f"dhcp-range=10.77.0.150,10.77.0.160,1h\ndhcp-leasefile={tmp_path / 'other.leases'}\n"
     )
-    process = run.start(other.argv("dnsmasq", f"--conf-file={conf}"))
+    process = started(other.argv("dnsmasq", f"--conf-file={conf}"))
     try:
         with lan.serving():
             until(
@@ -343,11 +340,7 @@ def test_on_loopback_without_rights_the_answer_goes_back_to_where_it_came_from(t
     (tmp_path / "nodes.yaml").write_text(NODES)
     with (tmp_path / "log").open("wb") as out:
         files = [config, *(tmp_path / name for name in ("nodes.yaml", "dhcp.leases", "events"))]
-        process = run.start(
-            [sys.executable, "-m", "tests.integration.dhcp_serve", *files],
-            output=out.fileno(),
-            cwd=Path(__file__).parent.parent.parent,
-        )
+        process = started([sys.executable, "-m", "tests.integration.dhcp_serve", *files], output=out)
         try:
             until(lambda: "ready" in (tmp_path / "log").read_text(), "the server's start")
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

@@ -21,6 +21,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.services.dns import DnsServer
+from tests.integration.servers import started
 
 CONFIG = """
 cluster: teach
@@ -75,7 +76,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     lines += ["address=/example.org/192.0.2.7", "no-daemon", f"pid-file={folder / 'pid'}"]
     lines += [f"txt-record=long.example.org,{'x' * 200}{number:03}" for number in range(12)]
     (folder / "conf").write_text("\n".join(lines) + "\n")
-    process = run.start(["dnsmasq", f"--conf-file={folder / 'conf'}"])
+    process = started(["dnsmasq", f"--conf-file={folder / 'conf'}"])
     try:
         deadline = time.monotonic() + 10
         while "192.0.2.7" not in dig(port, "example.org", "+tries=1", "+time=1"):

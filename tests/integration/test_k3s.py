@@ -23,6 +23,7 @@ from kestrelpi.images.fetched import own_arch
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.services.control import status
 from tests.integration.namespaces import Namespace, network
+from tests.integration.servers import serve
 from tests.integration.test_cluster_services import until
 from tests.program import program
 
@@ -211,9 +212,7 @@ class Server:
 
     def __init__(self, paths: Paths, network: Namespace) -> None:
         self.paths, self.network = paths, network
-        argv = network.argv(*program(paths.root, "serve"))
-        with (paths.root / "serve.log").open("ab") as out:
-            self.process = run.start(argv, output=out, cwd=data_dir())
+        self.process = serve(paths.root, network)
 
     def modules(self) -> dict[str, object]:
         try:

@@ -18,6 +18,7 @@ from kestrelpi.config import Power, parse
 from kestrelpi.errors import UserError
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.power import Command, HttpPlug, SnmpPoe, WakeOnLan
+from tests.integration.servers import started
 
 NODE = Node("rpi1", "dc:a6:32:00:00:01", "rpi", IPv4Address("10.77.0.11"))
 BASE = ".1.3.6.1.2.1.105.1.1.1.3.1"
@@ -63,7 +64,7 @@ def poe(tmp_path: Path) -> Iterator[Switch]:
     conf = tmp_path / "snmpd.conf"
     conf.write_text(f"rwcommunity keep-out 127.0.0.1\npass {BASE} /bin/sh {script}\n")
     env = {"SNMP_PERSISTENT_DIR": str(tmp_path / "state")}
-    agent = run.start(["snmpd", "-f", "-Ln", "-C", "-c", conf, f"udp:127.0.0.1:{port}"], env=env)
+    agent = started(["snmpd", "-f", "-Ln", "-C", "-c", conf, f"udp:127.0.0.1:{port}"], env=env)
     try:
         ask = ["snmpget", "-v2c", "-ckeep-out", "-t0.2", "-r0", f"127.0.0.1:{port}", f"{BASE}.1"]
         deadline = time.monotonic() + 30

@@ -17,7 +17,7 @@ from kestrelpi.paths import Paths
 from kestrelpi.services.control import status
 from tests import waiting
 from tests.integration.namespaces import Namespace, network
-from tests.program import program
+from tests.integration.servers import serve
 
 CONFIG = """\
 cluster: test
@@ -50,9 +50,7 @@ class Registry:
         self.paths.config.write_text(CONFIG)
 
     def start(self) -> None:
-        argv = self.server.argv(*program(self.paths.root, "serve"))
-        with (self.paths.root / "serve.log").open("ab") as out:
-            self.process = run.start(argv, output=out, cwd=Path(__file__).parents[2])
+        self.process = serve(self.paths.root, self.server)
         until(self._runs, "the registry's start")
 
     def _runs(self) -> bool:

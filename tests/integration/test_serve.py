@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.paths import Paths
+from kestrelpi.pdeathsig import dies_with_us
 from tests.program import program
 
 NOBODY = 65534
@@ -68,7 +69,7 @@ class Serve:
         argv = program(self.paths.root, "serve")
         ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(["setpriv", *ids, *argv], stdout=out, stderr=out)
+            self.process = subprocess.Popen(dies_with_us(argv, "TERM", ids), stdout=out, stderr=out)
         return self.process
 
     def ready(self) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -28,6 +27,7 @@ from kestrelpi.paths import Paths
 from kestrelpi.services import control
 from kestrelpi.services.admission import AT_LEAST, ROM
 from tests import waiting
+from tests.integration.servers import started
 from tests.integration.test_lab_dnsmasq import Bench, said
 from tests.integration.test_lab_serve import furnish
 from tests.program import program
@@ -39,7 +39,6 @@ images: {default: {modules: []}}
 """
 PI_3 = [model for model, profile in PROFILES.items() if profile.family == 3]
 EEPROMS = [model for model in PROFILES if model not in PI_3]
-TESTS = Path(__file__).resolve().parent.parent.parent
 
 
 class Room:
@@ -58,7 +57,7 @@ class Room:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             begin = out.tell()
-            process = run.start(self.lab.enter(argv), output=out)
+            process = started(self.lab.enter(argv), output=out)
         try:
             wait_for_services(process, self.lab.config, log, begin, 60)
             yield process.pid
@@ -69,7 +68,7 @@ class Room:
     def crowd(self) -> Iterator[None]:
         """As many Pis as never wait, which ask and load nothing."""
         argv = [sys.executable, "-m", "tests.integration.crowd", str(AT_LEAST)]
-        process = run.start(["ip", "netns", "exec", self.crowds, *argv], cwd=TESTS)
+        process = started(["ip", "netns", "exec", self.crowds, *argv])
         try:
             until(lambda: self.storm()["files"] >= AT_LEAST, "the crowd")
             # who is heard before has perhaps asked for long, and isn't kept waiting

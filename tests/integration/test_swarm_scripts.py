@@ -16,12 +16,11 @@ from kestrelpi.nodes.files import FRESH, RuntimeFiles
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from tests.integration.namespaces import Namespace, network
-from tests.program import program
+from tests.integration.servers import SOURCE, serve
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = (
-    ROOT / "overlays/node/usr/local/lib/kestrelpi/kept",
-    *sorted((ROOT / "modules/swarm/overlay/node/usr/local/lib/kestrelpi").iterdir()),
+    SOURCE / "overlays/node/usr/local/lib/kestrelpi/kept",
+    *sorted((SOURCE / "modules/swarm/overlay/node/usr/local/lib/kestrelpi").iterdir()),
 )
 MACS = {n: f"dc:a6:32:00:00:0{n}" for n in (1, 2)}
 CONFIG = """\
@@ -124,9 +123,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with network("10.77.0.1/24", {f"rpi{n}": mac for n, mac in MACS.items()}) as (server, clients):
         for n in MACS:
             clients[f"rpi{n}"].ip("address", "add", f"10.77.0.1{n}/24", "dev", "eth0")
-        with (root / "serve.log").open("ab") as out:
-            argv = server.argv(*program(root, "serve"))
-            process = run.start(argv, output=out, cwd=ROOT)
+        process = serve(root, server)
         found = Site(root, clients)
         try:
             deadline = time.monotonic() + 60
@@ -278,7 +275,7 @@ def test_a_node_leaves_only_a_swarm_that_is_no_more_for_it(
     )
 
 
-FRONTEND_SCRIPT = ROOT / "modules/swarm/frontend/install.d/60-swarm"
+FRONTEND_SCRIPT = SOURCE / "modules/swarm/frontend/install.d/60-swarm"
 
 
 def on_frontend(root: Path, manager: str, ipvs: bool) -> str:
