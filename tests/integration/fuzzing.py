@@ -2,11 +2,13 @@
 
     python tests/integration/fuzzing.py [--packets 1000000] [--seed N]
 
-sends so many packets to each of DHCP, TFTP and DNS, which are made from the published captures of Pis by damaging them,
-and lets TFTP clients ask and never answer, answer slowly, or vanish. Meanwhile a registered Pi gets its address, a file
-of 400 KB and names, again and again. Prints one JSON document: what was sent, what the Pi got, tracebacks in the log,
-memory before, halfway and after. Runs in a network namespace of its own, as root; a packet that finds the server's
-buffer full would prove nothing, so the sender waits until it has been read.
+sends so many packets to each of DHCP, TFTP and DNS, which are made from the published captures of Pis by damaging
+them, and lets TFTP clients ask and never answer, answer slowly, or vanish; then a fifth as many Pis that there are not
+ask for addresses. Meanwhile a registered Pi gets its address, a file of 400 KB and names, again and again. Prints one
+JSON document: what was sent, what the Pi got, tracebacks in the log, memory before, halfway and after, and when half
+and all of the made-up Pis have asked (a table that is full has stopped growing by then). Runs in a network namespace of
+its own, as root; a packet that finds the server's buffer full would prove nothing, so the sender waits until it has
+been read.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +142,21 @@ def disguised(dice: random.Random, packet: bytes) -> bytes:
     return packet[:kept] + dice.randbytes(34 - kept) + packet[34:]
 
 
+def made_up(dice: random.Random) -> bytes:
+    """The DISCOVER of a Pi 4 that there is not."""
+    serial = dice.randbytes(4)
+    return dhcp(b"\xdc\xa6\x32" + dice.randbytes(3), 1, EEPROM, GUID[:12] + serial, xid=int.from_bytes(serial))
+
+
+Make = Callable[[random.Random], bytes]
+MADE: dict[str, tuple[str, Make]] = {
+    "dhcp": ("dhcp", lambda dice: disguised(dice, damaged(dice, SEEDS["dhcp"]))),
+    "tftp": ("tftp", lambda dice: damaged(dice, SEEDS["tftp"])),
+    "dns": ("dns", lambda dice: damaged(dice, SEEDS["dns"])),
+    "made up": ("dhcp", made_up),
+}
+"""What is sent, to which service, and how it is made."""
+
 # --- the server
 
 
@@ -208,15 +225,13 @@ def waiting(port: int) -> tuple[int, int]:
 # --- the clients
 
 
-def attack(service: str, count: int, seed: int) -> None:
-    """Send `count` damaged packets to one service; in a process of its own."""
-    dice, port, seeds, parent = random.Random(seed), PORTS[service], SEEDS[service], os.getppid()
+def attack(what: str, count: int, seed: int) -> None:
+    """Send `count` packets of one kind; in a process of its own."""
+    service, make = MADE[what]
+    dice, port, parent = random.Random(seed), PORTS[service], os.getppid()
     socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(8)]
     for number in range(count):
-        packet = damaged(dice, seeds)
-        if service == "dhcp":
-            packet = disguised(dice, packet)
-        socks[number % len(socks)].sendto(packet, ("127.0.0.1", port))
+        socks[number % len(socks)].sendto(make(dice), ("127.0.0.1", port))
         if number % AT_ONCE == 0:
             if os.getppid() != parent:
                 return  # it was killed
@@ -230,12 +245,10 @@ def attack(service: str, count: int, seed: int) -> None:
         sock.close()
 
 
-def attack_all(count: int, seed: int) -> None:
-    """All services at the same time."""
+def attack_with(kinds: Iterable[str], count: int, seed: int) -> None:
+    """All kinds at the same time, `count` of each."""
     context = multiprocessing.get_context("spawn")
-    attackers = [
-        context.Process(target=attack, args=(service, count, seed + number)) for number, service in enumerate(SEEDS)
-    ]
+    attackers = [context.Process(target=attack, args=(what, count, seed + number)) for number, what in enumerate(kinds)]
     for one in attackers:
         one.start()
     try:
@@ -374,13 +387,16 @@ def fuzz(root: Path, packets: int, seed: int) -> dict[str, object]:
         ]
         began, workers = time.monotonic(), served.pids[1:]
         time.sleep(1)
-        memory = [served.memory()]
+        memory, full = [served.memory()], []
         for thread in beside:
             thread.start()
         try:
             for turn in range(2):
-                attack_all(packets // 2, seed + 10 * turn)
+                attack_with(SEEDS, packets // 2, seed + 10 * turn)
                 memory.append(served.memory())
+            for turn in range(2):
+                attack_with(["made up"], packets // 10, seed + 100 * turn)
+                full.append(served.memory())
         finally:
             stop.set()
             for thread in beside:
@@ -398,6 +414,7 @@ def fuzz(root: Path, packets: int, seed: int) -> dict[str, object]:
             "tracebacks": log.count("Traceback"),
             "workers_died": served.pids[1:] != workers,
             "memory_mb": [round(one, 1) for one in memory],
+            "memory_full_mb": [round(one, 1) for one in full],
             "files": served.files(),
             "log_lines": log.count("\n"),
             "log": log[max(log.index("Traceback") - 500, 0) :][:4000] if "Traceback" in log else "",

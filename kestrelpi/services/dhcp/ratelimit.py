@@ -16,10 +16,14 @@ class RateLimit:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allows(self, who: str, now: float) -> bool:
-        """Count one message; False when there were too many."""
+        """Count one message; False when there were too many.
+
+        Those that are refused cost nothing: else a flood in a Pi's name would keep out every message of its own.
+        """
         left, at = self._left.pop(who, (self._rate, now))
         left = min(self._rate, left + max(0.0, now - at) * self._rate)
-        self._left[who] = (max(left - 1, 0.0), now)
+        allowed = left >= 1
+        self._left[who] = (left - 1 if allowed else left, now)
         if len(self._left) > REMEMBERED:
             self._left.popitem(last=False)
-        return left >= 1
+        return allowed

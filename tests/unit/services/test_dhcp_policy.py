@@ -330,3 +330,10 @@ def test_one_mac_is_limited_and_the_others_are_not() -> None:
     assert [limit.allows("a", 100.0) for _ in range(25)] == [True] * 20 + [False] * 5
     assert limit.allows("b", 100.0)
     assert [limit.allows("a", 100.125) for _ in range(4)] == [True, True, False, False]
+
+
+def test_a_flood_in_the_name_of_a_mac_leaves_it_its_share() -> None:
+    limit = RateLimit(20)
+    allowed = [limit.allows("flood", 1000 + number / 100) for number in range(1000)]
+    assert 200 <= sum(allowed) <= 221
+    assert any(allowed[500:510])
