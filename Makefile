@@ -54,7 +54,7 @@ format: prepare  ## Format the code
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the naive recipe, half an hour (COMPARE= without)
+bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the naive recipe, over an hour (COMPARE= without)
 	.venv/bin/python benches/build.py --compare "$(COMPARE)"
 
 bench-boot: prepare-demo  ## What a node reads from power-on to its login prompt, beside a stock NFS root

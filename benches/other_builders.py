@@ -58,4 +58,7 @@ def naive(folder: Path, mirror: Mirror, packages: Sequence[str]) -> None:
     (root / "usr/sbin/policy-rc.d").chmod(0o755)
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     inside = f"apt-get update && DEBIAN_FRONTEND=noninteractive {shlex.join(install)}"
-    run.stream(box.plus(*system_folders(root)).argv(["chroot", str(root), "sh", "-euc", inside]), log)
+    # raspi-firmware wants a mounted /boot/firmware unless it finds itself in a chroot. ischroot(1) can't tell when the
+    # namespace's first process has that root too: so that one stays outside.
+    outside = f"chroot {shlex.quote(str(root))} sh -euc {shlex.quote(inside)}; exit $?"
+    run.stream(box.plus(*system_folders(root)).argv(["sh", "-c", outside]), log)
