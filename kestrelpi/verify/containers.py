@@ -26,13 +26,15 @@ POLL = 2.0
 def container(site: Site) -> str:
     """Build fibo's image on one node, push it, pull and run it on another."""
     nodes = site.with_module("docker")
+    began = time.monotonic()
     image = _pushed(site, nodes[0])
+    took = time.monotonic() - began
     runner = nodes[-1]
     said = site.node(runner, f"docker run --rm --pull always --memory 64m --env OMP_NUM_THREADS=1 {image} {FIBO}")
     if f"fibo({FIBO}) = {FIBO_IS}\n" not in said:
         raise CheckFailed(f"fibo in a container on {runner.name} is wrong", detail=said)
     _limits(site, runner, image)
-    return f"built on {nodes[0].name}, run on {runner.name}; limits of memory and CPU hold"
+    return f"built on {nodes[0].name} in {took:.0f} s, run on {runner.name}; limits of memory and CPU hold"
 
 
 def _pushed(site: Site, builder: Node) -> str:

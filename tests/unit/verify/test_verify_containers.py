@@ -38,7 +38,7 @@ def swarm(tmp_path: Path, answers: dict[str, str], manager: str = "") -> Told:
 
 def test_a_container_is_built_here_and_run_there(tmp_path: Path) -> None:
     site = told(tmp_path, CONTAINER, "docker")
-    assert containers.container(site) == "built on rpi1, run on rpi2; limits of memory and CPU hold"
+    assert containers.container(site) == "built on rpi1 in 0 s, run on rpi2; limits of memory and CPU hold"
     assert [command[:4] for command in site.asked] == ["rpi1", "rpi1", "rpi2", "rpi2"]
 
 
