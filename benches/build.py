@@ -224,8 +224,9 @@ def main() -> None:
         timings = [*from_nothing(bench, options.again), *rebuilds(bench)]
         print_table(("BUILD", "SECONDS", "CPU", "TARGET", "RAN"), [one.row for one in timings])
         print_table(("DISK", "", "TARGET"), list(disk_rows(bench)))
-        for row in compare(bench, names, timings[0]):  # each at once: the next may take an hour
-            print_table(("OTHER WAY", "SECONDS", "CPU", "OURS TAKES", "TARGET"), [row])
+        if names:
+            for row in compare(bench, names, timings[0]):  # each at once: the next may take an hour
+                print_table(("OTHER WAY", "SECONDS", "CPU", "OURS TAKES", "TARGET"), [row])
     finally:
         if not options.root:
             remove_tree(root)
