@@ -34,7 +34,7 @@ from kestrelpi.paths import Paths
 from other_builders import mmdebstrap, naive  # isort: skip
 
 IMAGE, SECOND = "default", "second"
-MODULES = "openmp,openmpi,slurm"
+MODULES = "openmp,openmpi,slurm,swarm"
 PACKAGE = "htop"
 SCRIPT = "#!/bin/sh\n# needs: KESTRELPI_ROOT\necho {number} >$KESTRELPI_ROOT/etc/bench\n"
 GENERATIONS = 10
