@@ -11,7 +11,7 @@ FUZZ ?= 1000000
 COMPARE ?= mmdebstrap,naive
 SCRIPTS = scripts/prepare scripts/run-tests .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
 
-.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-boot bench-boot-services bench-fleet bench-fibo clean
+.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-levers bench-boot bench-boot-services bench-fleet bench-fibo clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -56,6 +56,9 @@ format: prepare  ## Format the code
 
 bench-build: prepare-tests  ## Builds and their disk, beside mmdebstrap and the naive recipe, over an hour (COMPARE= without)
 	.venv/bin/python benches/build.py --compare "$(COMPARE)"
+
+bench-levers: prepare-tests  ## What each lever of the builder is worth: builds with one of them off, over half an hour
+	.venv/bin/python benches/levers.py
 
 bench-boot: prepare-demo  ## What a node reads from power-on to its login prompt, beside a stock NFS root
 	.venv/bin/python benches/boot.py

@@ -22,6 +22,7 @@ from pathlib import Path
 from kestrelpi import config
 from kestrelpi.cli.table import print_table
 from kestrelpi.images.build import build
+from kestrelpi.images.chain import Step
 from kestrelpi.images.layers import remove_tree
 from kestrelpi.images.manifest import StepRecord
 from kestrelpi.images.plan import plan
@@ -59,13 +60,21 @@ class Timing:
 
 
 class Steps(Silent):
-    """Remembers what a build ran."""
+    """Remembers what a build ran, and what its packages phase took."""
 
     def __init__(self) -> None:
         self.records: list[StepRecord] = []
+        self.packages = self.packages_cpu = 0.0
+        self._begun = spent()
+
+    def start(self, step: Step) -> None:
+        self._begun = spent()
 
     def done(self, record: StepRecord) -> None:
         self.records.append(record)
+        if record.phase == "packages":
+            self.packages += record.seconds
+            self.packages_cpu += spent() - self._begun
 
     @property
     def ran(self) -> str:
@@ -83,17 +92,20 @@ class Bench:
     packages: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=lambda: [IMAGE])
     edits: int = 0
+    archives: Path | None = None
+    """Where downloaded packages are kept; None: below `paths`."""
 
     def configure(self) -> None:
         suite = f", suite: {self.suite}" if self.suite else ""
         entry = f"{{modules: [{self.modules}], packages: [{', '.join(self.packages)}]{suite}}}"
         images = "".join(f"  {name}: {entry}\n" for name in self.images)
         self.paths.etc.mkdir(parents=True, exist_ok=True)
-        self.paths.config.write_text(f"network: {{address: 10.77.0.1/24}}\nimages:\n{images}")
+        kept = f"build: {{cache: {self.archives}}}\n" if self.archives else ""
+        self.paths.config.write_text(f"network: {{address: 10.77.0.1/24}}\nimages:\n{images}{kept}")
 
-    def build(self, what: str, target: str = "", image: str = IMAGE) -> Timing:
+    def build(self, what: str, target: str = "", image: str = IMAGE, watch: Steps | None = None) -> Timing:
         """Build and time it, as the command would."""
-        seen = Steps()
+        seen = watch or Steps()
         timing = measure(what, lambda: build(self.paths, config.load(self.paths.config), image, watch=seen))
         found = Timing(timing.what, timing.seconds, timing.cpu, target, seen.ran)
         print(*found.row, sep="  ", file=sys.stderr)
@@ -121,11 +133,14 @@ class Bench:
 
 def measure(what: str, run: Callable[[], object]) -> Timing:
     """Time `run` with its children."""
-    begun, before = time.monotonic(), os.times()
+    begun, before = time.monotonic(), spent()
     run()
-    after = os.times()
-    used = sum(after[:4]) - sum(before[:4])
-    return Timing(what, time.monotonic() - begun, used)
+    return Timing(what, time.monotonic() - begun, spent() - before)
+
+
+def spent() -> float:
+    """Seconds of processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def disk(*folders: Path) -> int:
