@@ -45,6 +45,8 @@ class Port:
         except OSError:
             self._sock.close()
             raise
+        self.taken = 0
+        """Packets that `exchange` took last."""
         self._sessions: dict[int, Session] = {}
         self._heard, peers = bytearray(AT_ONCE * ROOM), bytearray(AT_ONCE * ADDRESS)
         self._into = Messages(self._sock.fileno(), AT_ONCE, self._heard, ROOM, peers)
@@ -88,7 +90,8 @@ class Port:
         bases, sizes, names = self._out.bases, self._out.sizes, self._out.names
         ends: Ends = []
         ready = 0
-        for index in range(self._into.receive()):
+        self.taken = self._into.receive()
+        for index in range(self.taken):
             session = sessions.get(peers[index])
             if session is None:
                 continue  # a late packet for a transfer that is over
