@@ -74,13 +74,19 @@ def triggered() -> AbstractContextManager[object]:
     return patch.object(packages, "apt_config", lambda *given: config(*given) + 'DPkg::NoTriggers "false";\n')
 
 
+def with_an_initramfs() -> AbstractContextManager[object]:
+    """Nothing stands for Debian's initramfs-tools: the kernel's package brings them, and they make an initramfs."""
+    control = packages.STAND_IN_CONTROL.replace("Provides: linux-initramfs-tool\n", "")
+    return patch.object(packages, "STAND_IN_CONTROL", control)
+
+
 LEVERS = (
     Lever("native", "the frontend's dpkg, shell, perl and tools while packages are installed", emulated),
     Lever("fsync", "no fsync by dpkg", synced),
     Lever("documentation", "no documentation", documented),
     Lever("triggers", "triggers deferred to one run at the end", triggered),
     Lever("compiler", "fibo compiled on the frontend", packages=("gcc", "libc6-dev"), script=COMPILE),
-    Lever("initramfs", "no initramfs by the kernel's package", packages=("initramfs-tools",)),
+    Lever("initramfs", "no initramfs by the kernel's package", with_an_initramfs),
 )
 
 
