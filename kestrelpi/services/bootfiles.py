@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from kestrelpi.config import Config, Group, load
 from kestrelpi.errors import UserError
+from kestrelpi.images.bootdir import KERNEL
 from kestrelpi.images.sources import overlay
 from kestrelpi.images.store import Generation
 from kestrelpi.nodes.node import Node
@@ -29,7 +32,14 @@ SERIAL = re.compile(r"[0-9a-fA-F]{8}")
 MAC = re.compile(r"([0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2}")
 CONFIG_TXT_LIMIT = 4096
 """Bytes of config.txt that a Pi reads over the network (raspberrypi/firmware issue 1012)."""
-RENDERED = ("config.txt", "cmdline.txt")
+CONFIG_TXT = "config.txt"
+RENDERED = (CONFIG_TXT, "cmdline.txt")
+BEGINS = (CONFIG_TXT, "bootcode.bin", "start.elf", "start4.elf", "start_cd.elf", "start4cd.elf")
+"""One of these is the first file of a boot."""
+LOADING = 60.0
+"""Seconds in which a Pi loads its files, from the first to the kernel."""
+REMEMBERED = 4096
+"""Pis at most of which it is remembered what they load."""
 
 
 class BootFiles:
@@ -41,11 +51,15 @@ class BootFiles:
         config_path: Path,
         good: tuple[Config, Registry] | None = None,
         mac_of: Callable[[str], str | None] = mac_of,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`good`: what the daemon has in force; a worker that starts while a file is being edited begins with that."""
         self.paths = paths
         self.config_path = config_path
         self.mac_of = mac_of
+        self.clock = clock
+        self._loading: OrderedDict[tuple[str, str], tuple[Generation, float]] = OrderedDict()
+        """By address and name of a Pi that loads its files: where from, and since when."""
         self.directory = Directory(paths, *(good or (load(config_path), None)))
 
     def reload(self) -> None:
@@ -62,10 +76,10 @@ class BootFiles:
         node, parts = self._whose(normalise(path).split("/"), client)
         if not parts:
             return None
-        generation = self._generation(node)
+        name = "/".join(parts)
+        generation = self._of_this_boot(name, node, client)
         if generation is None:
             return None
-        name = "/".join(parts)
         if name in RENDERED:
             return self._rendered_file(name, node, generation)
         return stored_file(generation, parts)
@@ -88,6 +102,24 @@ class BootFiles:
             return self.directory.node_by_mac(mac) if mac else None
         return self.directory.node_by_address(IPv4Address(client))
 
+    def _of_this_boot(self, name: str, node: Node | None, client: str) -> Generation | None:
+        """The generation that a Pi gets all files of a boot from, whatever is published while it loads them.
+
+        A boot goes from the first of its files (config.txt is read up to six times) to the kernel, which is the last.
+        """
+        now, asking = self.clock(), (client, node.name if node else "")
+        chosen, since = self._loading.pop(asking, (None, now))
+        if chosen is None or now - since > LOADING or not chosen.boot.is_dir():
+            chosen, since = self._generation(node), now
+            kept = name in BEGINS
+        else:
+            kept = name != KERNEL
+        if chosen and kept:
+            self._loading[asking] = chosen, since
+            if len(self._loading) > REMEMBERED:
+                self._loading.popitem(last=False)
+        return chosen
+
     def _generation(self, node: Node | None) -> Generation | None:
         if node:
             return self.directory.generation_for(node)
@@ -107,7 +139,7 @@ class BootFiles:
         except UserError as error:
             log.error("%s can't be made: %s", name, error)
             return None
-        if name == "config.txt" and len(text) > CONFIG_TXT_LIMIT:
+        if name == CONFIG_TXT and len(text) > CONFIG_TXT_LIMIT:
             log.warning("config.txt has %d bytes: a Pi reads only %d", len(text), CONFIG_TXT_LIMIT)
         return in_memory(text)
 

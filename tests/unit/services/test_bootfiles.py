@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.paths import Paths, data_dir
-from kestrelpi.services.bootfiles import BootFiles
+from kestrelpi.services import bootfiles
+from kestrelpi.services.bootfiles import LOADING, BootFiles
 from kestrelpi.services.tftp.source import BootFile, PathRefused
 
 OLD, NEW = "20261121-000000-00000001", "20261122-000000-00000002"
@@ -72,6 +73,64 @@ def test_beside_another_dhcp_server_the_mac_tells_whose_files_they_are(files: Bo
 def test_a_pinned_node_boots_its_pin(files: BootFiles) -> None:
     assert content(files.find("vmlinuz", "10.77.0.12")) == f"kernel {OLD}"
     assert OLD in content(files.find("cmdline.txt", "10.77.0.12"))
+
+
+def publish(files: BootFiles, generation: str) -> None:
+    link = files.paths.images / "default/current"
+    link.unlink()
+    link.symlink_to(f"generations/{generation}")
+
+
+@pytest.mark.parametrize("first", ["config.txt", "bootcode.bin", "91cdf03d/start4cd.elf"])
+def test_what_is_published_while_a_pi_loads_its_files_waits_for_its_next_boot(files: BootFiles, first: str) -> None:
+    files.find(first, "10.77.0.11")
+    publish(files, OLD)
+    assert files.find("config.txt", "10.77.0.11"), "a Pi 4 reads it again between initramfs and kernel"
+    for name in ("cmdline.txt", "91cdf03d/vmlinuz"):
+        assert NEW in content(files.find(name, "10.77.0.11"))
+    files.find(first, "10.77.0.11")
+    for name in ("cmdline.txt", "vmlinuz"):
+        assert OLD in content(files.find(name, "10.77.0.11"))
+
+
+def test_who_only_asks_for_one_file_gets_the_newest(files: BootFiles) -> None:
+    assert NEW in content(files.find("cmdline.txt", "10.77.0.11"))
+    publish(files, OLD)
+    assert OLD in content(files.find("cmdline.txt", "10.77.0.11"))
+
+
+def test_one_client_can_ask_for_the_files_of_several_nodes(files: BootFiles) -> None:
+    for first in ("config.txt", "cmdline.txt"):
+        assert files.find(f"dc-a6-32-00-00-01/{first}", "10.77.0.200")
+        assert files.find(f"dc-a6-32-00-00-02/{first}", "10.77.0.200")
+    assert content(files.find("dc-a6-32-00-00-01/vmlinuz", "10.77.0.200")) == f"kernel {NEW}"
+    assert content(files.find("dc-a6-32-00-00-02/vmlinuz", "10.77.0.200")) == f"kernel {OLD}"
+
+
+def test_a_pi_that_never_came_to_its_kernel_begins_anew_after_a_while(files: BootFiles) -> None:
+    now = [0.0]
+    files.clock = lambda: now[0]
+    for seconds, wanted in ((0.0, NEW), (LOADING, NEW), (LOADING + 1, OLD)):
+        now[0] = seconds
+        files.find("config.txt", "10.77.0.11")
+        assert wanted in content(files.find("cmdline.txt", "10.77.0.11"))
+        publish(files, OLD)
+
+
+def test_a_generation_that_was_removed_meanwhile_is_not_looked_for(files: BootFiles) -> None:
+    assert files.find("config.txt", "10.77.0.11")
+    publish(files, OLD)
+    shutil.rmtree(files.paths.images / "default/generations" / NEW)
+    assert OLD in content(files.find("vmlinuz", "10.77.0.11"))
+
+
+def test_so_many_boots_are_remembered_at_most(files: BootFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootfiles, "REMEMBERED", 2)
+    for last in (11, 20, 21):
+        assert files.find("config.txt", f"10.77.0.{last}")
+    publish(files, OLD)
+    assert OLD in content(files.find("vmlinuz", "10.77.0.11")), "forgotten: the oldest"
+    assert NEW in content(files.find("vmlinuz", "10.77.0.21"))
 
 
 def test_serials_of_others_lead_to_others(files: BootFiles) -> None:
