@@ -7,8 +7,12 @@ from collections.abc import Callable
 
 
 def until(check: Callable[[], object], what: object, seconds: float, pause: float = 0.05) -> None:
-    """Look every `pause` seconds; `what` says what hasn't come when it didn't within `seconds`."""
+    """Look every `pause` seconds; fail when `check` found nothing for `seconds`.
+
+    `what` says what hasn't come; a function is called for it then, such as one that reads a log.
+    """
     deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
         time.sleep(pause)

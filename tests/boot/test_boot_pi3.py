@@ -7,7 +7,6 @@ Apptainer's name; and Lmod in the place of environment-modules.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from tests.integration.images.conftest import warm_root
 from tests.integration.test_k3s import CONTENTS as RELEASE
 from tests.integration.test_k3s import VERSION
 from tests.program import program
+from tests.waiting import until
 
 AGENT = """\
 #!/bin/sh
@@ -108,10 +108,11 @@ def node(cluster: Cluster) -> Node:
 
 
 def wait_for_stage(cluster: Cluster, mac: str, stage: Stage) -> None:
-    deadline = time.monotonic() + demo.READY_WITHIN
-    while not (seen := boots.read(cluster.paths.boots, mac)) or stage not in seen[-1].stages:
-        assert time.monotonic() < deadline, cluster.lab.folders()[0].last_line()
-        time.sleep(0.5)
+    def reached() -> bool:
+        seen = boots.read(cluster.paths.boots, mac)
+        return bool(seen) and stage in seen[-1].stages
+
+    until(reached, cluster.lab.folders()[0].last_line, demo.READY_WITHIN, pause=0.5)
 
 
 def test_registered_while_it_waits(cluster: Cluster, node: Node) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from kestrelpi import run
 from kestrelpi.lab.network import BRIDGE, LabNetwork
 from kestrelpi.pdeathsig import dies_with_us
+from tests.waiting import until
 
 COMMON = """
 port=0
@@ -71,9 +71,8 @@ def dnsmasq(
     with log.open("wb") as out:
         process = run.start(dies_with_us(network.enter(["dnsmasq", f"--conf-file={file}"], namespace)), output=out)
     try:
-        while "DHCP" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.02)
+        until(lambda: "DHCP" in log.read_text() or process.poll() is not None, log.read_text, 20)
+        assert process.poll() is None, log.read_text()
         yield log
     finally:
         run.stop(process)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.registry import Registry
 from kestrelpi.services.dns import DnsServer
 from tests.integration.servers import started
+from tests.waiting import until
 
 CONFIG = """
 cluster: teach
@@ -78,9 +78,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (folder / "conf").write_text("\n".join(lines) + "\n")
     process = started(["dnsmasq", f"--conf-file={folder / 'conf'}"])
     try:
-        deadline = time.monotonic() + 10
-        while "192.0.2.7" not in dig(port, "example.org", "+tries=1", "+time=1"):
-            assert time.monotonic() < deadline and process.poll() is None, "dnsmasq doesn't answer"
+        until(lambda: "192.0.2.7" in dig(port, "example.org", "+tries=1", "+time=1"), "an answer of dnsmasq's", 10)
         yield port
     finally:
         run.stop(process)

@@ -30,6 +30,7 @@ from tests.integration import lab_dnsmasq
 from tests.integration.test_lab_dnsmasq import Bench
 from tests.integration.test_lab_serve import CONFIG, GENERATION, furnish
 from tests.program import program
+from tests.waiting import until
 
 BPDU = (
     "0180c2000000 001c0e877804 0026 424203 0000 00 00 00 8001001c0e878500 00000004 8064001c0e877800 "
@@ -189,10 +190,7 @@ def test_two_boards_with_one_serial(ward: Ward) -> None:
     twin = PiSpec(two.index, two.model, two.mac, one.serial)
     for pi in (one, twin, one):
         ward.boot(pi)
-    deadline = time.monotonic() + WITHIN
-    while "same-serial" not in ward.names(one) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert "same-serial" in ward.names(one)
+    until(lambda: "same-serial" in ward.names(one), "the finding", WITHIN)
     assert "same-serial" in ward.names(twin)
 
 
@@ -218,9 +216,7 @@ def test_a_boot_loop(ward: Ward) -> None:
 def test_a_switch_that_speaks_spanning_tree(ward: Ward) -> None:
     ward.network.connect(ward.pis["5"].index, "loader")
     ward.inside(ward.pis["5"], sys.executable, "-c", SEND, BPDU)
-    deadline = time.monotonic() + WITHIN
-    while "stp-seen" not in ward.frontend() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until(lambda: "stp-seen" in ward.frontend(), "the finding", WITHIN)
     assert "00:1c:0e:87:78:00" in ward.frontend()["stp-seen"]["what"]
 
 

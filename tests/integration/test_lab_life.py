@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.lab.lab import Lab
 from kestrelpi.lab.state import State
 from kestrelpi.paths import Paths
+from tests.waiting import until
 
 CONFIG = "network: {address: 10.98.0.1/24}\n"
 
@@ -29,10 +29,10 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]:
-        assert time.monotonic() < deadline, f"still there: {alive}"
-        time.sleep(0.05)
+    def alive() -> list[int]:
+        return [pid for pid in pids if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]
+
+    until(lambda: not alive(), lambda: f"the end of {alive()}", 20)
 
 
 def is_zombie(pid: int) -> bool:
@@ -44,11 +44,8 @@ def is_zombie(pid: int) -> bool:
 
 
 def wait_for_processes(lab: Lab, count: int) -> list[int]:
-    deadline = time.monotonic() + 20
-    while len(pids := lab.network.processes()) < count:
-        assert time.monotonic() < deadline, pids
-        time.sleep(0.05)
-    return pids
+    until(lambda: len(lab.network.processes()) >= count, f"{count} processes", 20)
+    return lab.network.processes()
 
 
 def test_down_leaves_nothing_and_can_be_repeated(lab: Lab) -> None:
@@ -122,10 +119,7 @@ def test_power(lab: Lab) -> None:
     assert lab.wait_for(1, State.LOADER, 10).boots == 2
     lab.power(1, "on")  # it is on: nothing happens
     lab.power(1, "cycle")
-    deadline = time.monotonic() + 10
-    while lab.states()[0].boots < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: lab.states()[0].boots >= 3, "the third boot", 10)
     assert lab.states()[0].boots == 3
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +16,7 @@ from kestrelpi.nodes import boots, leases, sightings
 from kestrelpi.nodes.boots import Stage
 from kestrelpi.paths import Paths
 from tests.integration.test_lab_dnsmasq import SIZES, Bench, said
+from tests.waiting import until
 
 GENERATION = "20261122-000000-00000001"
 CONFIG = """\
@@ -100,10 +100,11 @@ def check_sighting(pi: PiSpec, seen: sightings.Sighting) -> None:
 
 @pytest.mark.parametrize("model", ["3B", "4", "5"])
 def test_the_stages_that_the_services_saw(bench: Bench, reports: dict[str, LoaderReport], model: str) -> None:
-    deadline = time.monotonic() + 10
-    while Stage.KERNEL not in (last := boots.read(bench.paths.boots, bench.pis[model].mac)[-1]).stages:
-        assert time.monotonic() < deadline, "the daemon writes twice a second"
-        time.sleep(0.1)
+    def last_boot() -> boots.Boot:
+        return boots.read(bench.paths.boots, bench.pis[model].mac)[-1]
+
+    until(lambda: Stage.KERNEL in last_boot().stages, "the kernel: the daemon writes twice a second", 10)
+    last = last_boot()
     wanted = [Stage.DISCOVER, Stage.OFFER, Stage.FIRMWARE, Stage.KERNEL]
     assert [stage for stage in last.stages if stage in wanted] == wanted
     assert (Stage.REQUEST in last.stages) == (model != "3B")

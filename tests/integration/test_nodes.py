@@ -20,6 +20,7 @@ from kestrelpi.nodes.identity import Secrets
 from kestrelpi.nodes.registry import Node, Registry
 from kestrelpi.paths import Paths, data_dir
 from kestrelpi.run import CommandFailed, Finished, run, start
+from tests.waiting import until
 
 CONFIG = "images: {default: {modules: []}}\ngroups: {rpi: {}, big: {prefix: fat}}\n"
 MAC = "dc:a6:32:00:00:01"
@@ -97,9 +98,7 @@ def test_ctrl_c_ends_registering_well(paths: Paths) -> None:
     out = paths.root / "out"
     with out.open("wb") as file:
         process = start([*PROGRAM, "--root", paths.root, "nodes", "register", "rpi"], cwd=data_dir(), output=file)
-        deadline = time.monotonic() + 20
-        while not len(Registry.load(paths.registry)) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: len(Registry.load(paths.registry)), "the node", 20)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(20) == 0
     text = out.read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,6 +18,7 @@ from kestrelpi.errors import UserError
 from kestrelpi.nodes.node import Node
 from kestrelpi.nodes.power import Command, HttpPlug, SnmpPoe, WakeOnLan
 from tests.integration.servers import started
+from tests.waiting import until
 
 NODE = Node("rpi1", "dc:a6:32:00:00:01", "rpi", IPv4Address("10.77.0.11"))
 BASE = ".1.3.6.1.2.1.105.1.1.1.3.1"
@@ -67,16 +67,19 @@ def poe(tmp_path: Path) -> Iterator[Switch]:
     agent = started(["snmpd", "-f", "-Ln", "-C", "-c", conf, f"udp:127.0.0.1:{port}"], env=env)
     try:
         ask = ["snmpget", "-v2c", "-ckeep-out", "-t0.2", "-r0", f"127.0.0.1:{port}", f"{BASE}.1"]
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                run.run(ask)
-                break
-            except run.CommandFailed:
-                assert time.monotonic() < deadline, "snmpd does not answer"
+        until(lambda: answers(ask), "an answer of snmpd's", 30)
         yield Switch(tmp_path, port)
     finally:
         run.stop(agent)
+
+
+def answers(ask: list[str]) -> bool:
+    """Whether the command ends well."""
+    try:
+        run.run(ask)
+    except run.CommandFailed:
+        return False
+    return True
 
 
 def test_poe_ports_are_switched(poe: Switch) -> None:

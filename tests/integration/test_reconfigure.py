@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from kestrelpi.reconfigure import Frontend, Selection, carry_out, install, make_
 from kestrelpi.run import CommandFailed, run, start, stop
 from kestrelpi.users.changing import GROUP
 from tests.program import program
+from tests.waiting import until
 
 CONFIG = "images: {default: {modules: []}}\n"
 NODES = """\
@@ -211,10 +211,7 @@ with locked(run / "serve.pid", "serve"):
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never came"
-        time.sleep(0.02)
+    until(path.exists, path, 20)
 
 
 def test_a_running_serve_is_told_once(paths: Paths) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from kestrelpi.paths import Paths
 from kestrelpi.pdeathsig import dies_with_us
 from tests.program import program
+from tests.waiting import until
 
 NOBODY = 65534
 GENERATION = "20261122-000000-12345678"
@@ -73,11 +73,11 @@ class Serve:
         return self.process
 
     def ready(self) -> None:
-        deadline = time.monotonic() + 60
-        while self.curl(f"http://127.0.0.1:{self.ports['http']}/v1/time") == b"":
-            assert self.process is not None and self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.1)
+        """Wait until it answers; the log says why it doesn't."""
+        assert self.process is not None
+        process, url = self.process, f"http://127.0.0.1:{self.ports['http']}/v1/time"
+        until(lambda: self.curl(url) or process.poll() is not None, self.log.read_text, 60)
+        assert process.poll() is None, self.log.read_text()
 
     def curl(self, url: str, *more: str) -> bytes:
         """The body; empty when curl fails."""
@@ -92,10 +92,7 @@ class Serve:
 
     def says(self, text: str) -> None:
         """Wait until the log has `text`."""
-        deadline = time.monotonic() + 20
-        while text not in self.log.read_text():
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+        until(lambda: text in self.log.read_text(), self.log.read_text, 20)
 
 
 @pytest.fixture
@@ -136,10 +133,7 @@ def test_an_ordinary_user_serves_and_stops_cleanly(serve: Serve) -> None:
     assert workers
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0, serve.log.read_text()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(alive(pid) for pid in workers), "the workers' end", 10)
     assert not (serve.paths.run / "serve.sock").exists()
     assert "Traceback" not in serve.log.read_text()
 

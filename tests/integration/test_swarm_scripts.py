@@ -17,6 +17,7 @@ from kestrelpi.nodes.registry import Registry
 from kestrelpi.paths import Paths
 from tests.integration.namespaces import Namespace, network
 from tests.integration.servers import SOURCE, serve
+from tests.waiting import until
 
 SCRIPTS = (
     SOURCE / "overlays/node/usr/local/lib/kestrelpi/kept",
@@ -126,10 +127,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         process = serve(root, server)
         found = Site(root, clients)
         try:
-            deadline = time.monotonic() + 60
-            while "Started server" not in found.log():
-                assert time.monotonic() < deadline, found.log()
-                time.sleep(0.1)
+            until(lambda: "Started server" in found.log(), found.log, 60)
             yield found
         finally:
             run.stop(process, 60)

@@ -21,6 +21,7 @@ from kestrelpi.images.compare import compare
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.paths import Paths
+from tests.waiting import until
 
 from . import support
 
@@ -239,16 +240,11 @@ def test_a_killed_build_leaves_no_mount_no_process_and_no_half_generation(paths:
     path = script("configure.d/95-slow.chroot", f"#!/bin/sh\ntouch /etc/half\nsleep 3{marker[-6:]}\n")
     process = support.start_build(paths)
     sleeping = f"sleep 3{marker[-6:]}"
-    deadline = time.monotonic() + 60
-    while not support.processes_with(sleeping):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: support.processes_with(sleeping) or process.poll() is not None, "the script", 60)
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    while support.processes_with(sleeping):
-        assert time.monotonic() < deadline, "the script outlived the build"
-        time.sleep(0.05)
+    until(lambda: not support.processes_with(sleeping), "the end of the script of a killed build", 60)
     assert support.mounts_below(paths.root) == []
     assert [one.id for one in Store(paths).generations("default")] == [before.id]
     path.write_text("#!/bin/sh\ntouch /etc/whole\n")
@@ -261,11 +257,9 @@ def test_a_killed_build_leaves_no_mount_no_process_and_no_half_generation(paths:
 def test_a_second_build_at_the_same_time_is_told_who_builds(paths: Paths, script: Script) -> None:
     script("configure.d/95-slow", "#!/bin/sh\nsleep 4\n")
     process = support.start_build(paths)
-    deadline = time.monotonic() + 60
-    while not list((paths.log / "images/default").glob("*/configure-95-slow.log")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    logs = paths.log / "images/default"
+    until(lambda: [*logs.glob("*/configure-95-slow.log")] or process.poll() is not None, "the script", 60)
+    assert process.poll() is None, process.communicate()
     with pytest.raises(UserError, match=rf"locked by process {process.pid} \(.* images build default\) since 2"):
         support.make(paths)
     assert process.wait() == 0

@@ -17,6 +17,7 @@ from kestrelpi.images.store import Generation, Store
 from kestrelpi.images.tree import tree_hash
 from kestrelpi.paths import Paths
 from tests.program import program
+from tests.waiting import until
 
 from . import support
 
@@ -118,10 +119,7 @@ class Torture:
 
     def check(self) -> None:
         """Nothing of a killed command is left; all generations are whole; the lock is free."""
-        deadline = time.monotonic() + DYING
-        while left := processes_of(self.root):
-            assert time.monotonic() < deadline, f"outlived the command: {left}"
-            time.sleep(0.02)
+        until(lambda: not processes_of(self.root), lambda: f"the end of {processes_of(self.root)}", DYING)
         assert support.mounts_below(self.root) == []
         with (self.paths.state / "build.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
