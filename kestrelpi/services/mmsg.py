@@ -77,9 +77,6 @@ class Messages:
         words = memoryview(self._vectors).cast("B").cast("P")
         self.bases, self.sizes = words[0::2], words[1::2]
         """Where each datagram's bytes lie, and how many of them there are: what `send` takes."""
-        step = _SIZE // ctypes.sizeof(ctypes.c_size_t)
-        self.names = memoryview(self._messages).cast("B").cast("P")[0::step]
-        """Where each peer's address lies."""
         self.received = memoryview(self._messages).cast("B").cast("I")[_Message.length.offset // 4 :: _SIZE // 4]
         """Bytes of each datagram that `receive` took."""
         self._first = self._pointer(0)

@@ -21,18 +21,35 @@ DEFAULT_BUDGET = 512 << 20
 """Bytes: the file sets of a Pi 3, 4 and 5 in two block sizes are under 150 MB."""
 
 
-class Blocks(Protocol):
-    """All DATA packets of one file; index 0 is block 1."""
+class Addresses(Protocol):
+    """Where each packet lies in memory; index 0 is block 1."""
 
     def __len__(self) -> int: ...
 
-    def at(self, index: int, /) -> tuple[int, int]:
-        """The address of a packet in memory, until the next call, and its length."""
+    def __getitem__(self, index: int, /) -> int:
+        """The address of a packet, good until the next call."""
+
+
+class Blocks(Protocol):
+    """All DATA packets of one file."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where they lie."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of each but the last."""
+
+    @property
+    def last(self) -> int:
+        """Bytes of the last, which is shorter, if need be empty (RFC 1350 section 6)."""
 
 
 def packet(blocks: Blocks, index: int) -> bytes:
     """A copy of one packet."""
-    return bytes_at(*blocks.at(index))
+    final = len(blocks.addresses) - 1
+    return bytes_at(blocks.addresses[index], blocks.last if index == final else blocks.size)
 
 
 @dataclass(eq=False)
@@ -46,24 +63,19 @@ class Prepared:
 
 
 class Cut:
-    """All packets of a content, side by side; the last is shorter, if need be empty (RFC 1350 section 6)."""
+    """All packets of a content, side by side."""
 
     def __init__(self, content: bytes, block: int) -> None:
-        self._count = len(content) // block + 1
-        self._step = block + DATA_HEADER
+        count = len(content) // block + 1
+        self.size = block + DATA_HEADER
         self._packets = bytearray(cost(len(content), block))
-        self._last = len(self._packets) - (self._count - 1) * self._step
-        self._address = address_of(self._packets)
+        self.last = len(self._packets) - (count - 1) * self.size
+        address = address_of(self._packets)
+        self.addresses = range(address, address + count * self.size, self.size)
         view = memoryview(content)
-        for index in range(self._count):
-            start = index * self._step
-            self._packets[start : start + self._step] = data(index + 1, view[index * block : (index + 1) * block])
-
-    def __len__(self) -> int:
-        return self._count
-
-    def at(self, index: int) -> tuple[int, int]:
-        return self._address + index * self._step, self._step if index + 1 < self._count else self._last
+        for index in range(count):
+            start = index * self.size
+            self._packets[start : start + self.size] = data(index + 1, view[index * block : (index + 1) * block])
 
 
 class OneByOne:
@@ -72,18 +84,25 @@ class OneByOne:
     def __init__(self, read: Callable[[int, int], bytes], size: int, block: int) -> None:
         """`read` takes where to begin in the file, and how many bytes."""
         self._read = read
-        self._size = size
         self._block = block
-        self._packet = bytearray(block + DATA_HEADER)
+        self._count = size // block + 1
+        self.size = block + DATA_HEADER
+        self.last = size % block + DATA_HEADER
+        self._packet = bytearray(self.size)
         self._address = address_of(self._packet)
 
-    def __len__(self) -> int:
-        return self._size // self._block + 1
+    @property
+    def addresses(self) -> OneByOne:
+        """Itself: to ask where a packet lies makes it."""
+        return self
 
-    def at(self, index: int) -> tuple[int, int]:
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> int:
         made = data(index + 1, self._read(index * self._block, self._block))
         self._packet[: len(made)] = made
-        return self._address, len(made)
+        return self._address
 
 
 class OpenFile:

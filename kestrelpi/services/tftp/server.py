@@ -31,11 +31,6 @@ REQUESTS_A_TURN = 32
 REQUESTS_TIME = 0.001
 """Seconds for requests in a turn while transfers run: a flood of them must not starve those. A kernel has 10,000
 blocks, each waits for a turn, and a Pi gives a file 30 s."""
-GATHER, LONGEST_GATHER = 1e-6, 5e-4
-"""Seconds that packets have to come together: for each transfer, and at most. A link of 1 Gbit/s takes 12 µs for a
-packet: so all transfers together lose a twelfth of their time by it at most."""
-GATHER_FROM, GATHER_BELOW = 32, 0.25
-"""From so many transfers on, and while less than this part of them have a packet at once."""
 QUIET = 1.0
 """Seconds between two events about refused or malformed packets; all of them are counted."""
 COUNTERS_EVERY = 5.0
@@ -70,16 +65,6 @@ class Limits:
         """The defaults worked out; raises this process's limit of open files."""
         sessions = self.sessions or max(raise_file_limit() - RESERVED_FILES, 16)
         return Limits(sessions, self.per_client or max(64, sessions // 4), self.memory)
-
-
-def gathering(transfers: int, taken: int) -> float:
-    """Seconds to wait before packets are looked for, so that many come together: what comes at once costs least.
-
-    `taken`: how many packets there were the last time. Many of them mean that there is no time to lose.
-    """
-    if transfers < GATHER_FROM or taken >= transfers * GATHER_BELOW:
-        return 0.0
-    return min(transfers * GATHER, LONGEST_GATHER)
 
 
 @dataclass(eq=False)
@@ -152,9 +137,6 @@ class TftpServer:
         timers = self._timers
         now = clock()
         while deadline == FOR_EVER or (self._transfers and now < deadline):
-            lull = gathering(len(self._transfers), sum(port.taken for port in ports.values()))
-            if lull:
-                time.sleep(lull)
             ready = poll(self._wait())
             now = clock()
             for fd, what in ready:

@@ -30,6 +30,7 @@ class Session:
 
     __slots__ = (
         "_block",
+        "_blocks",
         "_count",
         "_index",
         "_looked_at",
@@ -40,12 +41,15 @@ class Session:
         "_stalled",
         "_timeout",
         "_tries",
-        "blocks",
+        "addresses",
         "detail",
         "due",
         "expected",
+        "final",
+        "last",
         "prepared",
         "resent",
+        "size",
         "started",
     )
 
@@ -53,8 +57,12 @@ class Session:
         """`send` sends the first packet and repeated ones."""
         self._send = send
         self.prepared = prepared
-        self.blocks = prepared.blocks
-        self._count = len(prepared.blocks)
+        self._blocks = prepared.blocks
+        self.addresses, self.size, self.last = self._blocks.addresses, self._blocks.size, self._blocks.last
+        """Those of its blocks."""
+        self._count = len(self.addresses)
+        self.final = self._count - 1
+        """The index of the last one."""
         self._block = block
         self._oack = oack
         self._index = 0 if oack else 1  # how many DATA packets were sent; 0: the OACK is in flight
@@ -90,7 +98,7 @@ class Session:
         self._resend()
 
     def advance(self, now: float) -> int:
-        """The expected ACK came: the index in `blocks` of the packet to send next; -1 when that was the last."""
+        """The expected ACK came: the index of the packet to send next; -1 when that was the last."""
         index = self._index
         if index >= self._count:
             return -1
@@ -146,4 +154,4 @@ class Session:
         self.due = self._sent_at + self._timeout
 
     def _resend(self) -> None:
-        self._send(packet(self.blocks, self._index - 1) if self._index else self._oack)
+        self._send(packet(self._blocks, self._index - 1) if self._index else self._oack)

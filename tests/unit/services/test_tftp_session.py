@@ -35,7 +35,7 @@ def take(session: Session, sent: list[bytes], heard: bytes, now: float = 0.1) ->
     index = session.advance(now)
     if index < 0:
         return "done"
-    sent.append(packet(session.blocks, index))
+    sent.append(packet(session.prepared.blocks, index))
     return None
 
 
