@@ -12,9 +12,10 @@ from kestrelpi.cli.build_watch import Lines, short
 from kestrelpi.cli.context import Context
 from kestrelpi.cli.release_view import print_flaw
 from kestrelpi.cli.table import print_table
-from kestrelpi.images import lock, sbom
+from kestrelpi.images import lock
 from kestrelpi.images.chain import Step
 from kestrelpi.images.compare import Change, Difference
+from kestrelpi.images.manifest import NAME
 from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.store import Generation
 from kestrelpi.releasing.making import Made
@@ -136,7 +137,7 @@ def show_generation(ctx: Context, generation: Generation) -> None:
     """One generation whole."""
     manifest = generation.manifest
     if ctx.json:
-        places = {"lock": str(generation.folder / lock.NAME), "sbom": str(generation.folder / sbom.NAME)}
+        places = {"lock": str(generation.folder / lock.NAME), "sbom": str(generation.folder / NAME)}
         whole = {**asdict(manifest), "folder": str(generation.folder), **places}
         ctx.document({**whole, "build": asdict(generation.record)})
         return
@@ -146,7 +147,7 @@ def show_generation(ctx: Context, generation: Generation) -> None:
         size = sum(file.stat().st_size for file in generation.squashfs.iterdir())
         click.echo(f"nodes mount {size / MEGA:.0f} MB in {generation.squashfs}")
     click.echo(f"tree hash {manifest.tree}")
-    for what, name in (("lock file", lock.NAME), ("bill of materials", sbom.NAME)):
+    for what, name in (("lock file", lock.NAME), ("bill of materials", NAME)):
         click.echo(f"{what} {generation.folder / name}")
     print_table(
         ("BOOT FILE", "BYTES", "SHA256"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from kestrelpi.files import write_whole
@@ -12,23 +11,19 @@ from kestrelpi.images import licences, sbom
 from kestrelpi.images import lock as locking
 from kestrelpi.images.layers import Layers
 from kestrelpi.images.lock import Lock, Section
+from kestrelpi.images.manifest import NAME, Manifest
 from kestrelpi.images.plan import BuildPlan
 from kestrelpi.images.store import Generation
 from kestrelpi.images.tree import clamp, read_digests, tree_hash
 from kestrelpi.paths import Paths
 
 
-def write(draft: Path, plan: BuildPlan, layers: Layers, id: str) -> str:
-    """Put lock file and bill of materials into the draft of a generation; returns the tree hash of its root."""
-    tree = hash_root(draft / "root", layers, [step.key for step in plan.steps])
-    lock = lock_of(plan, layers)
+def write(draft: Path, manifest: Manifest, lock: Lock | None) -> None:
+    """Put lock file and bill of materials into the draft of a generation."""
+    packages = [(one, licences.read(draft / "root", one.name)) for one in lock.packages.values()] if lock else []
+    write_whole(draft / NAME, sbom.text_of(manifest, packages))
     if lock:
-        (draft / locking.NAME).write_text(lock.to_text(), encoding="utf-8")
-        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        packages = [(one, licences.read(draft / "root", one.name)) for one in lock.packages.values()]
-        contents = sbom.Contents(plan.image, id, plan.suite, created, tree, packages)
-        (draft / sbom.NAME).write_text(sbom.text_of(contents), encoding="utf-8")
-    return tree
+        write_whole(draft / locking.NAME, lock.to_text())
 
 
 def settle(root: Path, layers: Layers, keys: Sequence[str]) -> None:

@@ -112,9 +112,9 @@ def assemble(
             count,
             tuple(module.name for module in plan.modules),
             plan.boot_key,
-            account.write(draft, plan, layers, id),
+            account.hash_root(draft / "root", layers, keys),
         )
-        write_whole(draft / "manifest.json", manifest.to_json())
+        account.write(draft, manifest, account.lock_of(plan, layers))
         whole = BuildRecord(manifest.created, round(seconds + last.seconds, 3), (*records, last))
         write_whole(draft / "build.json", whole.to_json())
         sync_tree(draft / "boot")

@@ -1,4 +1,7 @@
-"""What a generation says about itself: manifest.json, and build.json about how it was made."""
+"""What a generation says about itself: in manifest.json, and in build.json about how it was made.
+
+manifest.json is a bill of materials (images/sbom.py); what kestrelpi itself wants to know is an annotation there.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from kestrelpi.errors import UserError
+
+NAME = "manifest.json"
+ANNOTATOR = "Tool: kestrelpi"
+"""What the annotator of our annotation begins with; its version follows."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,7 @@ class BootFileInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json."""
+    """What kestrelpi notes in manifest.json."""
 
     id: str
     image: str
@@ -41,11 +50,18 @@ class Manifest:
     """The root's tree hash (images/tree.py)."""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """The annotation's comment."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        """Out of a bill of materials; raises UserError when it isn't one of ours."""
+        notes = json.loads(path.read_text(encoding="utf-8")).get("annotations", [])
+        ours = [one["comment"] for one in notes if one["annotator"].startswith(ANNOTATOR)]
+        if not ours:
+            fix = f"remove the folder {path.parent}, and build the image again"
+            raise UserError("an older kestrelpi made this generation", where=str(path), fix=fix)
+        raw = json.loads(ours[0])
         boot = {name: BootFileInfo(**info) for name, info in raw.pop("boot").items()}
         keys, modules = tuple(raw.pop("keys")), tuple(raw.pop("modules"))
         return cls(**raw, boot=boot, keys=keys, modules=modules)

@@ -1,4 +1,4 @@
-"""A generation's bill of materials, sbom.spdx.json.
+"""A generation's bill of materials, manifest.json.
 
 Source: the SPDX Specification 2.3, JSON. Package URLs: the purl specification, type `deb`.
 """
@@ -7,66 +7,58 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from kestrelpi import __version__
 from kestrelpi.images.licences import expression
 from kestrelpi.images.lock import Package
+from kestrelpi.images.manifest import ANNOTATOR, Manifest
 
-NAME = "sbom.spdx.json"
 NAMESPACE = "urn:kestrelpi:image"
 """Followed by the image's name, the generation's id and the tree hash: unique, and of no host."""
 NONE = "NOASSERTION"
+Licensed = tuple[Package, Sequence[str]]
+"""A package, and the short names of its licences as Debian writes them."""
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What the bill is about."""
-
-    image: str
-    id: str
-    suite: str
-    created: str
-    """ISO 8601, UTC, whole seconds, ending with Z."""
-    tree: str
-    packages: Sequence[tuple[Package, Sequence[str]]]
-    """Each with the short names of its licences as Debian writes them."""
+def text_of(manifest: Manifest, packages: Iterable[Licensed] = ()) -> str:
+    """manifest.json."""
+    return json.dumps(document(manifest, packages), indent=1) + "\n"
 
 
-def text_of(contents: Contents) -> str:
-    return json.dumps(document(contents), indent=1) + "\n"
-
-
-def document(contents: Contents) -> dict[str, object]:
-    """The SPDX document: the image, which contains each of its packages."""
-    root = "SPDXRef-image"
-    parts = [_package(one, names, contents.suite) for one, names in contents.packages]
+def document(manifest: Manifest, packages: Iterable[Licensed]) -> dict[str, object]:
+    """The SPDX document: the image, which contains each of its packages; and the manifest as an annotation."""
+    root, tool = "SPDXRef-image", f"{ANNOTATOR}-{__version__}"
+    created = manifest.created.replace("+00:00", "Z")
+    parts = [_package(one, names, manifest.suite) for one, names in packages]
     return {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": f"{contents.image}-{contents.id}",
-        "documentNamespace": f"{NAMESPACE}:{quote(contents.image)}:{contents.id}:{contents.tree}",
-        "creationInfo": {"created": contents.created, "creators": [f"Tool: kestrelpi-{__version__}"]},
+        "name": f"{manifest.image}-{manifest.id}",
+        "documentNamespace": f"{NAMESPACE}:{quote(manifest.image)}:{manifest.id}:{manifest.tree}",
+        "creationInfo": {"created": created, "creators": [tool]},
         "documentDescribes": [root],
-        "packages": [_image(contents, root), *parts],
+        "packages": [_image(manifest, root), *parts],
         "relationships": [_related("SPDXRef-DOCUMENT", "DESCRIBES", root), *_contained(root, parts)],
+        "annotations": [
+            {"annotationDate": created, "annotationType": "OTHER", "annotator": tool, "comment": manifest.to_json()}
+        ],
     }
 
 
-def _image(contents: Contents, id: str) -> dict[str, object]:
+def _image(manifest: Manifest, id: str) -> dict[str, object]:
     return {
         "SPDXID": id,
-        "name": f"kestrelpi-image-{contents.image}",
-        "versionInfo": contents.id,
+        "name": f"kestrelpi-image-{manifest.image}",
+        "versionInfo": manifest.id,
         "primaryPackagePurpose": "OPERATING_SYSTEM",
         "downloadLocation": NONE,
         "filesAnalyzed": False,
         "licenseConcluded": NONE,
         "licenseDeclared": NONE,
         "copyrightText": NONE,
-        "comment": f"Debian {contents.suite} for arm64; tree hash {contents.tree}",
+        "comment": f"Debian {manifest.suite} for arm64; tree hash {manifest.tree}",
     }
 
 

@@ -14,7 +14,7 @@ from kestrelpi.config import Config
 from kestrelpi.errors import UserError
 from kestrelpi.files import fsync_folder, locked, switch_link
 from kestrelpi.images.layers import DRAFT, remove_tree
-from kestrelpi.images.manifest import BuildRecord, Manifest
+from kestrelpi.images.manifest import NAME, BuildRecord, Manifest
 from kestrelpi.paths import Paths
 
 CURRENT, CANARY = "current", "canary"
@@ -46,7 +46,7 @@ class Generation:
 
     @cached_property
     def manifest(self) -> Manifest:
-        return Manifest.read(self.folder / "manifest.json")
+        return Manifest.read(self.folder / NAME)
 
     @cached_property
     def record(self) -> BuildRecord:

@@ -13,7 +13,7 @@ import pytest
 
 from kestrelpi import config
 from kestrelpi.errors import UserError
-from kestrelpi.images import deb822, lock, sbom
+from kestrelpi.images import deb822, lock, manifest
 from kestrelpi.images.build import build
 from kestrelpi.images.packages import STAND_IN
 from kestrelpi.images.store import Generation, Store
@@ -63,7 +63,7 @@ def test_nothing_in_the_root_is_newer_than_its_packages(generation: Generation) 
 
 
 def test_the_bill_names_every_package(generation: Generation) -> None:
-    document = json.loads((generation.folder / sbom.NAME).read_text())
+    document = json.loads((generation.folder / manifest.NAME).read_text())
     found = {one["name"]: one for one in document["packages"]}
     locked = lock.read(generation.folder / lock.NAME).packages
     assert found.keys() - locked.keys() == {"kestrelpi-image-default"}

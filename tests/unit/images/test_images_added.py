@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi import config
-from kestrelpi.images import account, added, forced, lock, tidy
+from kestrelpi.images import account, added, forced, lock, sbom, tidy
 from kestrelpi.images.chain import Step
 from kestrelpi.images.compare import compare
 from kestrelpi.images.layers import LayerInfo, Layers
@@ -55,7 +55,7 @@ def pretend_built(root: Path, made: BuildPlan) -> Generation:
     keys = tuple(step.key for step in made.steps)
     id = f"20260101-{next(_seconds):06}-00000000"
     manifest = Manifest(id, made.image, "bookworm", "", "6.1", {}, {}, keys, boot_key=made.boot_key)
-    (folder / "manifest.json").write_text(manifest.to_json())
+    (folder / "manifest.json").write_text(sbom.text_of(manifest))
     found = account.lock_of(made, layers)
     assert found is not None
     (folder / lock.NAME).write_text(found.to_text())

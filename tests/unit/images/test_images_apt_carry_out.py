@@ -10,7 +10,7 @@ import pytest
 from kestrelpi import config
 from kestrelpi.config import Config
 from kestrelpi.errors import UserError
-from kestrelpi.images import apt, apt_history, forced, lock, wishes
+from kestrelpi.images import apt, apt_history, forced, lock, sbom, wishes
 from kestrelpi.images.apt import Proposal
 from kestrelpi.images.compare import Change
 from kestrelpi.images.manifest import Manifest
@@ -29,7 +29,7 @@ def publish(paths: Paths, id: str, packages: dict[str, str]) -> Generation:
     store = Store(paths)
     draft = store.folder("default") / ".new-x"
     draft.mkdir(parents=True)
-    (draft / "manifest.json").write_text(Manifest(id, "default", "bookworm", "", "6.1", packages, {}, ()).to_json())
+    (draft / "manifest.json").write_text(sbom.text_of(Manifest(id, "default", "bookworm", "", "6.1", packages, {}, ())))
     parts = {phase: lock.section(phase, 1000, []) for phase in lock.PHASES}
     (draft / lock.NAME).write_text(lock.Lock("bookworm", (), parts).to_text())
     return store.publish(draft, "default", id)

@@ -9,7 +9,7 @@ import pytest
 
 from kestrelpi import config
 from kestrelpi.errors import ConfigError, UserError
-from kestrelpi.images import forced, lock
+from kestrelpi.images import forced, lock, sbom
 from kestrelpi.images.layers import LayerInfo, Layers
 from kestrelpi.images.manifest import Manifest
 from kestrelpi.images.plan import PHASES, BuildPlan, plan
@@ -41,7 +41,7 @@ def pretend_built(root: Path, made: BuildPlan) -> None:
     keys = tuple(step.key for step in made.steps)
     id = "20260101-000000-00000000"
     manifest = Manifest(id, made.image, "bookworm", "", "6.1", {}, {}, keys, boot_key=made.boot_key)
-    (draft_folder / "manifest.json").write_text(manifest.to_json())
+    (draft_folder / "manifest.json").write_text(sbom.text_of(manifest))
     store.publish(draft_folder, made.image, id)
 
 

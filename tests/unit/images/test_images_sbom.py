@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from kestrelpi.errors import UserError
 from kestrelpi.images import licences, sbom
 from kestrelpi.images.lock import Package
+from kestrelpi.images.manifest import BootFileInfo, Manifest
 
 TREE = "ab" * 32
 LIBC = {
@@ -20,6 +24,14 @@ LIBC = {
     "Filename": "pool/main/g/gcc-12/libstdc++6_12.2.0-14+deb12u1_arm64.deb",
     "SHA256": "cd" * 32,
 }
+MANIFEST = Manifest(
+    *("20261122-013000-1a2b3c4d", "default", "bookworm", "2026-11-22T01:30:00+00:00", "6.1.0-56-arm64"),
+    packages={"libstdc++6": LIBC["Version"]},
+    boot={"vmlinuz": BootFileInfo(11, "ef" * 32)},
+    keys=("0123", "4567"),
+    modules=("openmp",),
+    tree=TREE,
+)
 COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: hello
 
@@ -37,9 +49,7 @@ License: GPL-3+
 
 
 def bill(names: list[str]) -> dict[str, Any]:
-    contents = sbom.Contents("default", "20261122-013000-1a2b3c4d", "bookworm", "2026-11-22T01:30:00Z", TREE, [])
-    contents = sbom.Contents(**{**vars(contents), "packages": [(Package(LIBC), names)]})
-    found: dict[str, Any] = json.loads(sbom.text_of(contents))
+    found: dict[str, Any] = json.loads(sbom.text_of(MANIFEST, [(Package(LIBC), names)]))
     return found
 
 
@@ -60,6 +70,25 @@ def test_the_document_has_what_spdx_2_3_requires() -> None:
     for one in document["relationships"]:
         assert {one["spdxElementId"], one["relatedSpdxElement"]} <= {*ids, "SPDXRef-DOCUMENT"}
     assert document["documentDescribes"] == ["SPDXRef-image"]
+
+
+def test_what_kestrelpi_notes_is_an_annotation_that_it_finds_among_others(tmp_path: Path) -> None:
+    document = bill(["GPL-3+"])
+    note = document["annotations"][0]
+    assert note.keys() == {"annotationDate", "annotationType", "annotator", "comment"}
+    assert (note["annotationType"], note["annotationDate"]) == ("OTHER", "2026-11-22T01:30:00Z")
+    document["annotations"].insert(0, {**note, "annotator": "Person: Somebody", "comment": "looked at"})
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(document))
+    assert Manifest.read(path) == MANIFEST
+
+
+def test_a_manifest_of_an_older_kestrelpi_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text('{"id": "20261122-013000-1a2b3c4d", "packages": {}}')
+    with pytest.raises(UserError, match="an older kestrelpi") as caught:
+        Manifest.read(path)
+    assert f"remove the folder {tmp_path}" in str(caught.value)
 
 
 def test_a_package_is_said_by_version_hash_source_and_purl() -> None:

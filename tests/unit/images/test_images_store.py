@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kestrelpi.errors import UserError
-from kestrelpi.images import tidy
+from kestrelpi.images import sbom, tidy
 from kestrelpi.images.layers import LayerInfo, Layers, remove_tree
 from kestrelpi.images.manifest import BootFileInfo, BuildRecord, Manifest, StepRecord
 from kestrelpi.images.store import Generation, Store, new_id
@@ -21,7 +21,7 @@ def publish(paths: Paths, id: str, keys: tuple[str, ...] = (), image: str = "def
     draft = store.folder(image) / f".new-{id}"
     draft.mkdir(parents=True)
     manifest = Manifest(id, image, "bookworm", "", "6.1", {"bash": "5.2"}, {"vmlinuz": BootFileInfo(1, "ab")}, keys)
-    (draft / "manifest.json").write_text(manifest.to_json())
+    (draft / "manifest.json").write_text(sbom.text_of(manifest))
     return store.publish(draft, image, id)
 
 

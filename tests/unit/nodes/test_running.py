@@ -14,7 +14,7 @@ import pytest
 from kestrelpi import config
 from kestrelpi.errors import UserError
 from kestrelpi.files import locked
-from kestrelpi.images import tidy
+from kestrelpi.images import sbom, tidy
 from kestrelpi.images.manifest import Manifest
 from kestrelpi.images.store import Generation, Store
 from kestrelpi.nodes.boots import BootLog, Stage
@@ -49,7 +49,7 @@ def publish(paths: Paths, id: str) -> Generation:
     store = Store(paths)
     draft = store.folder("default") / f".new-{id}"
     draft.mkdir(parents=True)
-    (draft / "manifest.json").write_text(Manifest(id, "default", "bookworm", "", "6.1", {}, {}, ()).to_json())
+    (draft / "manifest.json").write_text(sbom.text_of(Manifest(id, "default", "bookworm", "", "6.1", {}, {}, ())))
     return store.publish(draft, "default", id)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kestrelpi.config import Config
 from kestrelpi.config import parse as parse_config
-from kestrelpi.images import bootdir, cpio
+from kestrelpi.images import bootdir, cpio, sbom
 from kestrelpi.images.manifest import BootFileInfo, Manifest
 from kestrelpi.images.store import Generation
 from kestrelpi.nodes.registry import Registry
@@ -80,7 +80,7 @@ class Whole:
                 data = path.read_bytes()
                 files[str(path.relative_to(self.boot))] = BootFileInfo(len(data), hashlib.sha256(data).hexdigest())
         manifest = Manifest(self.generation.id, "default", "trixie", "", KERNEL, {}, files, ())
-        (self.generation.folder / "manifest.json").write_text(manifest.to_json())
+        (self.generation.folder / "manifest.json").write_text(sbom.text_of(manifest))
         self.generation = Generation("default", self.generation.id, self.generation.folder)
 
     def put_initramfs(self, modules: Iterable[str] = DRIVERS, kernel: str = KERNEL, vermagic: str = KERNEL) -> None:
