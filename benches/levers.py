@@ -62,10 +62,7 @@ def synced() -> AbstractContextManager[object]:
 
 
 def documented() -> AbstractContextManager[object]:
-    stack = ExitStack()
-    stack.enter_context(patch.object(bootstrap, "DPKG_CONFIG", "force-unsafe-io\n"))
-    stack.enter_context(patch.object(bootstrap, "UNWANTED", ()))
-    return stack
+    return patch.multiple(bootstrap, DPKG_CONFIG="force-unsafe-io\n", UNWANTED=())
 
 
 def triggered() -> AbstractContextManager[object]:

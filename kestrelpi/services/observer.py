@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
+from kestrelpi.images.bootdir import KERNEL
 from kestrelpi.nodes.boots import BootLog, Kind, Stage
 from kestrelpi.nodes.rules_loader import mandatory
 from kestrelpi.services.bootfiles import MAC, SERIAL
@@ -15,7 +16,6 @@ from kestrelpi.services.wire_facts import WireFacts
 
 log = logging.getLogger("kestrelpi")
 
-KERNEL = "vmlinuz"
 COMMAND_LINE = "cmdline.txt"
 OLD_BLKSIZE = "blksize 1024"
 """What an EEPROM before 2022-10 asks for (start4.elf, which comes after it, always does)."""
