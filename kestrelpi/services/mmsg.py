@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
+from array import array
 from collections.abc import Callable
 from functools import partial
 
@@ -74,14 +75,18 @@ class Messages:
             header = self._messages[index].header
             header.name, header.name_length = names + index * ADDRESS, ADDRESS
             header.vectors, header.count = vectors + index * ctypes.sizeof(_Vector), 1
-        words = memoryview(self._vectors).cast("B").cast("P")
-        self.bases, self.sizes = words[0::2], words[1::2]
-        """Where each datagram's bytes lie, and how many of them there are: what `send` takes."""
+        self._words = memoryview(self._vectors).cast("B").cast("L")  # of a pointer's size on every Linux
+        self.sizes = self._words[1::2]
+        """How many bytes of each datagram `send` takes."""
         self.received = memoryview(self._messages).cast("B").cast("I")[_Message.length.offset // 4 :: _SIZE // 4]
         """Bytes of each datagram that `receive` took."""
         self._first = self._pointer(0)
         self.receive: Callable[[], int] = partial(_recvmmsg, fd, self._first, count, socket.MSG_DONTWAIT, None)
         """Take what waits; how many, less than one when it is nothing, or an error. Doesn't block."""
+
+    def lay(self, vectors: list[int]) -> None:
+        """Where the first datagrams lie that `send` takes, and their bytes: address, size, address, size and so on."""
+        self._words[: len(vectors)] = array("L", vectors)
 
     def send(self, begin: int, end: int) -> int:
         """Send from number `begin` up to `end`, without blocking; how many could not be sent.

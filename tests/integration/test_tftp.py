@@ -239,6 +239,30 @@ def test_a_repetition_to_a_closed_port_does_not_cost_the_next_client_his(running
     until(lambda: running.kinds()["aborted"] == 20, "the ends")
 
 
+def test_a_packet_shorter_than_an_ack_is_none_whatever_lay_in_its_place_before(running: Running) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
+    ):
+        peers = []
+        for sock in (one, two):
+            sock.settimeout(5)
+            sock.sendto(b"\0\1size300001\0octet\0", ("127.0.0.1", running.port))
+            peers.append(sock.recvfrom(2048)[1])
+        one.sendto(b"\0\4\0\1", peers[0])
+        assert one.recvfrom(2048)[0][:4] == b"\0\3\0\2"
+        two.sendto(b"\0", peers[1])  # the rest of the ACK is where that of the first one was taken
+        two.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            two.recvfrom(2048)
+        two.settimeout(5)
+        two.sendto(b"\0\4\0\1", peers[1])
+        assert two.recvfrom(2048)[0][:4] == b"\0\3\0\2"
+        for sock, peer in zip((one, two), peers, strict=True):
+            sock.sendto(b"\0\5\0\0Early terminate\0", peer)
+    until(lambda: running.server.active == 0, "the ends")
+
+
 def test_the_next_file_comes_from_another_port(running: Running) -> None:
     """A Pi 3's ROM uses one port for all its files: what is late of one must not be taken for the next one's."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -21,35 +21,33 @@ DEFAULT_BUDGET = 512 << 20
 """Bytes: the file sets of a Pi 3, 4 and 5 in two block sizes are under 150 MB."""
 
 
-class Addresses(Protocol):
-    """Where each packet lies in memory; index 0 is block 1."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> int:
-        """The address of a packet, good until the next call."""
-
-
 class Blocks(Protocol):
-    """All DATA packets of one file."""
-
-    @property
-    def addresses(self) -> Addresses:
-        """Where they lie."""
+    """All DATA packets of one file, thought of as side by side: each is found by its offset in bytes."""
 
     @property
     def size(self) -> int:
-        """Bytes of each but the last."""
+        """Bytes of each but the last, and so the offset from one to the next."""
 
     @property
     def last(self) -> int:
         """Bytes of the last, which is shorter, if need be empty (RFC 1350 section 6)."""
 
+    @property
+    def final(self) -> int:
+        """The offset of the last."""
+
+    @property
+    def base(self) -> int | None:
+        """Where the first lies in memory, if they do lie there side by side."""
+
+    def address(self, offset: int, /) -> int:
+        """Where a packet lies in memory, good until the next call."""
+
 
 def packet(blocks: Blocks, index: int) -> bytes:
-    """A copy of one packet."""
-    final = len(blocks.addresses) - 1
-    return bytes_at(blocks.addresses[index], blocks.last if index == final else blocks.size)
+    """A copy of one packet; index 0 is block 1."""
+    offset = index * blocks.size
+    return bytes_at(blocks.address(offset), blocks.size if offset < blocks.final else blocks.last)
 
 
 @dataclass(eq=False)
@@ -63,43 +61,41 @@ class Prepared:
 
 
 class Cut:
-    """All packets of a content, side by side."""
+    """All packets of a content, in memory."""
 
     def __init__(self, content: bytes, block: int) -> None:
         count = len(content) // block + 1
         self.size = block + DATA_HEADER
+        self.final = (count - 1) * self.size
         self._packets = bytearray(cost(len(content), block))
-        self.last = len(self._packets) - (count - 1) * self.size
-        address = address_of(self._packets)
-        self.addresses = range(address, address + count * self.size, self.size)
+        self.last = len(self._packets) - self.final
+        self.base = address_of(self._packets)
         view = memoryview(content)
         for index in range(count):
             start = index * self.size
             self._packets[start : start + self.size] = data(index + 1, view[index * block : (index + 1) * block])
 
+    def address(self, offset: int) -> int:
+        return self.base + offset
+
 
 class OneByOne:
     """Packets that are made when they are sent, each in the place of the one before: `Blocks` for one transfer."""
+
+    base = None
 
     def __init__(self, read: Callable[[int, int], bytes], size: int, block: int) -> None:
         """`read` takes where to begin in the file, and how many bytes."""
         self._read = read
         self._block = block
-        self._count = size // block + 1
         self.size = block + DATA_HEADER
         self.last = size % block + DATA_HEADER
+        self.final = size // block * self.size
         self._packet = bytearray(self.size)
         self._address = address_of(self._packet)
 
-    @property
-    def addresses(self) -> OneByOne:
-        """Itself: to ask where a packet lies makes it."""
-        return self
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> int:
+    def address(self, offset: int) -> int:
+        index = offset // self.size
         made = data(index + 1, self._read(index * self._block, self._block))
         self._packet[: len(made)] = made
         return self._address

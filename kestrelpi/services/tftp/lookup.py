@@ -38,8 +38,8 @@ def look_up(request: Request, host: str, source: FileSource, cache: BlockCache) 
         file = source.find(request.path, host)
         if file is None:
             raise refused(ErrorCode.NOT_FOUND, "file not found", "missing")
-        block = agree(request.options, file.size).block
-        prepared = cache.acquire(file, block)
+        agreed = agree(request.options, file.size)
+        prepared = cache.acquire(file, agreed.block)
     except PathRefused as problem:
         why = "the path leads out of what is served"
         raise refused(ErrorCode.ACCESS, "access violation", detail=why) from problem
@@ -47,4 +47,6 @@ def look_up(request: Request, host: str, source: FileSource, cache: BlockCache) 
         code = ErrorCode.NOT_FOUND if isinstance(problem, FileNotFoundError) else ErrorCode.ACCESS
         log.error("TFTP %s for %s: %s", request.path, host, problem)
         raise refused(code, "can't be read", "missing", str(problem)) from problem
-    return prepared, agree(request.options, prepared.size)  # it may have changed since it was found
+    if prepared.size != file.size:  # it changed since it was found
+        agreed = agree(request.options, prepared.size)
+    return prepared, agreed

@@ -7,8 +7,6 @@ RFC 1350 (protocol), 2347 (options), 2348 (blksize), 2349 (tsize). tftpy's DATA 
 from __future__ import annotations
 
 import struct
-import sys
-from array import array
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -27,16 +25,8 @@ DATA_HEADER = 4
 """Bytes before the payload: opcode and block number."""
 ACK_LENGTH = 4
 
-
-def _acks() -> list[int]:
-    numbers = array("I", range(4 << 16, 5 << 16))
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers.tolist()
-
-
-ACKS = _acks()
-"""The ACK of each block number, as this machine reads its four bytes: comparing is cheaper than parsing."""
+FIRST_ACK, LAST_ACK = 4 << 16, (5 << 16) - 1
+"""The ACK of block 0, and of the last one before numbers begin again at 0: their four bytes, read as a number."""
 ERROR_OPCODE = b"\x00\x05"
 
 

@@ -1,7 +1,7 @@
 """A UDP socket that many transfers share: what waits there is taken in one system call and answered in one.
 
 With a socket for each transfer 256 Pis cost up to a quarter more of the processor than dnsmasq needs for them, much of
-it for entering and leaving the kernel; so they cost about as much.
+it for entering and leaving the kernel.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import logging
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 
 from kestrelpi.services.mmsg import ADDRESS, Messages, sender
-from kestrelpi.services.tftp.packets import ACK_LENGTH
+from kestrelpi.services.tftp.packets import ACK_LENGTH, FIRST_ACK, LAST_ACK
 from kestrelpi.services.tftp.session import Outcome, Session
 from kestrelpi.services.tftp.sockets import Address, enlarge
 
@@ -23,6 +24,9 @@ AT_ONCE = 64
 """Packets that are taken before they are answered. More cost no less, and Pis would wait until all are worked out."""
 ROOM = 64
 """Bytes of a client's packet that are looked at: an ACK has 4, an ERROR its text."""
+WORDS = [struct.Struct(">" + count * f"I{ROOM - 4}x") for count in range(AT_ONCE + 1)]
+"""The first four bytes of each of so many packets."""
+ACK_LENGTHS = [ACK_LENGTH] * AT_ONCE
 IP_RECVERR = 11
 """linux/in.h"""
 ICMP = 2
@@ -49,7 +53,6 @@ class Port:
         self._heard, peers = bytearray(AT_ONCE * ROOM), bytearray(AT_ONCE * ADDRESS)
         self._into = Messages(self._sock.fileno(), AT_ONCE, self._heard, ROOM, peers)
         self._out = Messages(self._sock.fileno(), AT_ONCE, self._heard, ROOM, peers)
-        self._words = memoryview(self._heard).cast("I")[:: ROOM // 4]  # the first four bytes of each packet
         self._peers = memoryview(peers).cast("Q")[:: ADDRESS // 8]  # family, port and address of its sender
 
     def fileno(self) -> int:
@@ -83,33 +86,64 @@ class Port:
 
     def exchange(self, now: float) -> Ends:
         """Take what waits and send what it asks for; the transfers that are over by it."""
-        sessions, peers, words, lengths = self._sessions, self._peers, self._words, self._into.received
-        bases, sizes = self._out.bases, self._out.sizes
-        ends: Ends = []
-        lost = begin = 0
         taken = self._into.receive()
-        for index in range(taken):
-            session = sessions.get(peers[index])
-            if session and words[index] == session.expected and lengths[index] >= ACK_LENGTH:
-                block = session.advance(now)
-                if block >= 0:
-                    bases[index] = session.addresses[block]
-                    sizes[index] = session.size if block < session.final else session.last
+        if taken < 1:
+            return []
+        sessions = self._sessions
+        ends: Ends = []
+        vectors: list[int] = []  # address and size of what is sent, for each packet that was taken
+        put = vectors.append
+        unanswered = []
+        for peer, word in zip(self._peers[:taken].tolist(), self._first_words(taken), strict=True):
+            session = sessions.get(peer)
+            if session and word == session.expected:
+                offset = session.offset
+                if offset < session.plain:  # what session.advance does, in a third of its time
+                    size = session.size
+                    session.offset = offset + size
+                    session.expected = word + 1 if word != LAST_ACK else FIRST_ACK
+                    session.sent_at = now
+                    put(session.base + offset)
+                    put(size)
+                    continue
+                following = session.advance(now)
+                if following:
+                    vectors += following
                     continue
                 outcome: Outcome | None = "done"
             elif session:
-                outcome = session.unusual(bytes(self._heard[index * ROOM : index * ROOM + lengths[index]]))
+                outcome = session.unusual(self._packet(len(vectors) // 2))
             else:
                 outcome = None  # a late packet for a transfer that is over
             if outcome:
-                del sessions[peers[index]]
-                ends.append((address(peers[index]), outcome))
+                del sessions[peer]
+                ends.append((address(peer), outcome))
+            unanswered.append(len(vectors) // 2)
+            vectors += (0, 0)
+        self._send(vectors, unanswered)
+        return ends
+
+    def _first_words(self, taken: int) -> Sequence[int]:
+        """The first four bytes of each packet as a number; 0 for one that is shorter."""
+        words: Sequence[int] = WORDS[taken].unpack_from(self._heard)
+        lengths = self._into.received[:taken].tolist()
+        if lengths != ACK_LENGTHS[:taken]:
+            words = [word if length >= ACK_LENGTH else 0 for word, length in zip(words, lengths, strict=True)]
+        return words
+
+    def _packet(self, index: int) -> bytes:
+        """What was taken, as far as there is room for it."""
+        return bytes(self._heard[index * ROOM : index * ROOM + self._into.received[index]])
+
+    def _send(self, vectors: list[int], unanswered: list[int]) -> None:
+        self._out.lay(vectors)
+        lost = begin = 0
+        for index in unanswered:
             lost += self._out.send(begin, index)
             begin = index + 1
-        lost += self._out.send(begin, taken)
+        lost += self._out.send(begin, len(vectors) // 2)
         if lost:
             log.debug("%d TFTP packets could not be sent", lost)
-        return ends
 
     def refused(self) -> Ends:
         """What ICMP told: the transfers that are over because their clients' ports are closed."""

@@ -17,7 +17,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -171,7 +171,7 @@ def work(
     pipe = events.fileno()
 
     def event(told: TransferEvent) -> None:
-        said = asdict(told)
+        said = dict(vars(told))
         said["path"] = said["path"][:LONGEST_PATH]
         said["detail"] = said["detail"][:LONGEST_PATH]
         tell(pipe, said)

@@ -1,9 +1,14 @@
-"""The TFTP server: one epoll loop, a few sockets that transfers share, prepared packets."""
+"""The TFTP server: one loop, a few sockets that transfers share, prepared packets.
+
+The loop polls, though the kernel has epoll: a socket that epoll watches calls it for each packet that comes or goes,
+also while the loop is busy; poll watches only while it waits. With 256 Pis that was 2 to 16 % of the processor time.
+"""
 
 from __future__ import annotations
 
 import heapq
 import logging
+import math
 import os
 import select
 import socket
@@ -90,6 +95,7 @@ class TftpServer:
         self._ports: dict[str, tuple[Port, Port]] = {}
         """By the address of ours that they are at."""
         self._by_fd: dict[int, Port] = {}
+        self._poll = select.poll()
         self._per_host: Counter[str] = Counter()
         self._timers: list[tuple[float, int, Transfer]] = []
         self._order = 0
@@ -115,10 +121,10 @@ class TftpServer:
         in the middle of a file would be dead. Raises UserError when the port can't be had.
         """
         listener = self.listener or open_listener(self.listen, self.port)
-        with listener, select.epoll() as poll:
-            poll.register(listener, select.EPOLLIN)
-            poll.register(stop_fd, select.EPOLLIN)
-            self._poll = poll
+        poll = self._poll
+        with listener:
+            poll.register(listener, select.POLLIN)
+            poll.register(stop_fd, select.POLLIN)
             try:
                 if self._loop(listener, stop_fd) == b"" and outlive:
                     poll.unregister(stop_fd)
@@ -137,12 +143,12 @@ class TftpServer:
         timers = self._timers
         now = clock()
         while deadline == FOR_EVER or (self._transfers and now < deadline):
-            ready = poll(self._wait())
+            ready = poll(math.ceil(self._wait() * 1000))
             now = clock()
             for fd, what in ready:
                 port = ports.get(fd)
                 if port:
-                    if what & select.EPOLLERR:
+                    if what & select.POLLERR:
                         self._over(port.refused(), now)
                     self._over(port.exchange(now), now)
                 elif fd == listening:
@@ -219,7 +225,7 @@ class TftpServer:
             self._ports[local] = Port(local), Port(local)
             for port in self._ports[local]:
                 self._by_fd[port.fileno()] = port
-                self._poll.register(port, select.EPOLLIN)
+                self._poll.register(port, select.POLLIN)
         number = 1 - self._lately.pop(client, 1)
         self._lately[client] = number
         if len(self._lately) > REMEMBERED:

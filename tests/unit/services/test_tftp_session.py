@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-import sys
 
-from kestrelpi.services.tftp.blocks import Cut, Prepared, one_by_one, packet
+from kestrelpi.services.mmsg import bytes_at
+from kestrelpi.services.tftp.blocks import Cut, Prepared, one_by_one
 from kestrelpi.services.tftp.session import GIVE_UP, Session
 from kestrelpi.services.tftp.source import BootFile
 
@@ -29,13 +29,13 @@ def make(content: bytes, block: int = 512, oack: bytes = b"") -> tuple[Session, 
 
 
 def take(session: Session, sent: list[bytes], heard: bytes, now: float = 0.1) -> str | None:
-    """What the port does with a packet (test_tftp_port.py has it with sockets)."""
-    if int.from_bytes(heard[:4], sys.byteorder) != session.expected or len(heard) < 4:
+    """What the port does with a packet (tests/integration/test_tftp.py has it with sockets)."""
+    if int.from_bytes(heard[:4], "big") != session.expected or len(heard) < 4:
         return session.unusual(heard)
-    index = session.advance(now)
-    if index < 0:
+    following = session.advance(now)
+    if following is None:
         return "done"
-    sent.append(packet(session.prepared.blocks, index))
+    sent.append(bytes_at(*following))
     return None
 
 
