@@ -51,7 +51,11 @@ class Later:
 
     def __init__(self) -> None:
         self._lines: dict[Path, bytes] = {}
+        self._written: Path | None = None
+        """The file to which a thread adds now."""
         self._lock = threading.Lock()
+        """Of what is remembered: never held while a disk works, because `append` must not wait for one."""
+        self._disk = threading.Lock()
 
     def append(self, path: Path, lines: bytes) -> None:
         """Remember what is to be added to a file."""
@@ -61,9 +65,17 @@ class Later:
     def settle(self, path: Path) -> None:
         """Before a file is read or replaced: add now what is to be added. Raises OSError; the lines are lost then."""
         with self._lock:
-            lines = self._lines.pop(path, b"")
-            if lines:
-                append(path, lines)
+            if path not in self._lines and path != self._written:
+                return
+        with self._disk:
+            with self._lock:
+                lines = self._lines.pop(path, b"")
+                self._written = path
+            try:
+                if lines:
+                    append(path, lines)
+            finally:
+                self._written = None
 
     def due(self) -> Callable[[], None] | None:
         """If there is anything: what adds all of it, for a thread. Raises OSError; one file's lines are lost then."""

@@ -1,15 +1,18 @@
-"""Locks: who holds one is said to who wants it."""
+"""Locks: who holds one is said to who wants it. Lines that a thread writes later."""
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from kestrelpi import files
 from kestrelpi.errors import UserError
+from kestrelpi.files import Later
+from tests.waiting import until
 
 
 def test_who_is_refused_is_told_process_command_and_since_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +33,23 @@ def test_a_lock_is_had_when_its_note_cant_be_written(tmp_path: Path, monkeypatch
     monkeypatch.setattr(files, "holder_note", full)
     with files.locked(tmp_path / "lock", "the builder"):
         pass
+
+
+def test_a_slow_disk_keeps_nobody_who_remembers_lines_waiting(tmp_path: Path) -> None:
+    slow, other = tmp_path / "slow", tmp_path / "other"
+    os.mkfifo(slow)  # opening it to write waits for a reader
+    later = Later()
+    later.append(slow, b"one\n")
+    write = later.due()
+    assert write is not None
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    until(lambda: later.due() is None, "the line's way to the disk", 5)
+    remembers = threading.Thread(target=later.append, args=(other, b"two\n"), daemon=True)
+    remembers.start()
+    remembers.join(5)
+    assert not remembers.is_alive()
+    assert slow.read_bytes() == b"one\n"
+    writer.join(5)
+    later.settle(other)
+    assert other.read_bytes() == b"two\n"
