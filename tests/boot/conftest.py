@@ -17,6 +17,7 @@ from kestrelpi.lab.lab import Lab
 from kestrelpi.nodes.connections import Connections
 from kestrelpi.nodes.registry import Node, Registry
 from kestrelpi.paths import Paths
+from kestrelpi.run import CommandFailed
 from kestrelpi.users import changing
 from kestrelpi.verify.checks import CHECKS, Result, carry_out
 from kestrelpi.verify.site import TIMEOUT, Site
@@ -101,11 +102,19 @@ class Cluster:
 
     def ended(self, job: str) -> str:
         """The state of a job once it has ended."""
-        show = ("scontrol", "show", "job", job, "--oneliner")
-        until(
-            lambda: not any(f"JobState={state} " in self.slurm(*show) for state in UNDER_WAY), f"the end of job {job}"
-        )
-        return self.slurm(*show)
+        until(lambda: not any(f"JobState={state} " in self.job(job) for state in UNDER_WAY), f"the end of job {job}")
+        return self.job(job)
+
+    def job(self, job: str) -> str:
+        """What Slurm knows of a job; of one that ended 5 minutes ago (MinJobAge) only its log does."""
+        try:
+            return self.slurm("scontrol", "show", "job", job, "--oneliner")
+        except CommandFailed:
+            log = (self.paths.root / "var/log/slurm/jobcomp.log").read_text().splitlines()
+            ended = [line for line in log if line.startswith(f"JobId={job} ")]
+            if not ended:
+                raise
+            return ended[-1]
 
     @property
     def site(self) -> Site:

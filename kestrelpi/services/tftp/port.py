@@ -94,11 +94,11 @@ class Port:
         vectors: list[int] = []  # address and size of what is sent, for each packet that was taken
         put = vectors.append
         unanswered = []
-        for peer, word in zip(self._peers[:taken].tolist(), self._first_words(taken), strict=True):
-            session = sessions.get(peer)
+        for who, word in zip(self._peers[:taken].tolist(), self._first_words(taken), strict=True):
+            session = sessions.get(who)
             if session and word == session.expected:
                 offset = session.offset
-                if offset < session.plain:  # what session.advance does, in a third of its time
+                if offset < session.plain:  # what session.advance does, without a call
                     size = session.size
                     session.offset = offset + size
                     session.expected = word + 1 if word != LAST_ACK else FIRST_ACK
@@ -116,8 +116,8 @@ class Port:
             else:
                 outcome = None  # a late packet for a transfer that is over
             if outcome:
-                del sessions[peer]
-                ends.append((address(peer), outcome))
+                del sessions[who]
+                ends.append((address(who), outcome))
             unanswered.append(len(vectors) // 2)
             vectors += (0, 0)
         self._send(vectors, unanswered)
