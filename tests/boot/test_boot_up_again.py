@@ -53,7 +53,7 @@ class UpAgain:
 def again(two: TwoPis, anna: None) -> UpAgain:
     cluster, (rebooted, crashed) = two.cluster, two.nodes
     names = {node.name for node in two.nodes}
-    cluster.until(rebooted, f"{STATES} || true", lambda said: not not_ready(said, names))  # there may be no swarm yet
+    cluster.until(rebooted, STATES, lambda said: not not_ready(said, names))
     cluster.ssh(rebooted, f"docker node update --label-add seat=window {crashed.name}")
     before = {question: answers(cluster, two.nodes, question) for question in (IDENTITY, BOOT)}
     entries = cluster.ssh(rebooted, ENTRIES)
