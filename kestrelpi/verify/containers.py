@@ -67,8 +67,7 @@ def _limits(site: Site, node: Node, image: str) -> None:
 def swarm(site: Site) -> str:
     """Every node is in the swarm, once; a job of three tasks computes."""
     nodes = site.with_module("swarm")
-    where = _manager(site, nodes)
-    _all_ready(site, where, {node.name for node in nodes})
+    where = wait_for_swarm(site, nodes)
     image = _pushed(site, nodes[0])
     left = _docker(site, where, f"service ls --quiet --filter name={JOB}").split()
     if left:  # by a run that was broken off
@@ -104,16 +103,32 @@ def _docker(site: Site, where: Node | None, command: str) -> str:
     return site.node(where, f"docker {command}")
 
 
-def _all_ready(site: Site, where: Node | None, names: set[str]) -> None:
+def wait_for_swarm(site: Site, nodes: list[Node]) -> Node | None:
+    """Wait until all `nodes`, which join after their boot, are ready; the swarm's manager, None: the frontend."""
+    where = _manager(site, nodes)
+    names = {node.name for node in nodes}
     deadline = time.monotonic() + READY_WITHIN
-    while True:
-        said = _docker(site, where, "node ls --format '{{.Hostname}} {{.Status}}'")
-        bad = not_ready(said, names)
-        if not bad:
-            return
+    while bad := _lacks(site, where, names):
         if time.monotonic() > deadline:
-            raise CheckFailed(f"the swarm's nodes are not as they should be: {', '.join(bad)}", detail=said)
+            first = bad[0].split()[0]
+            raise CheckFailed(
+                f"the swarm is not as it should be: {', '.join(bad)}",
+                fix="kestrelpi reconfigure --frontend"
+                if first == "frontend"
+                else f"kestrelpi nodes ssh {first} journalctl -u kestrelpi-swarm",
+            )
         time.sleep(POLL)
+    return where
+
+
+def _lacks(site: Site, where: Node | None, names: set[str]) -> list[str]:
+    """What is wrong with the swarm, each beginning with the name of the machine that shows why."""
+    known, _, state = _docker(
+        site, where, "info --format '{{.Swarm.Nodes}} {{.Swarm.LocalNodeState}} {{.Swarm.Error}}'"
+    ).partition(" ")
+    if known == "0":  # `node ls` would fail: nobody has made the swarm yet, or the manager doesn't lead it yet
+        return [f"{where.name if where else 'frontend'} manages no swarm ({state.strip()})"]
+    return not_ready(_docker(site, where, "node ls --format '{{.Hostname}} {{.Status}}'"), names)
 
 
 def not_ready(said: str, names: set[str]) -> list[str]:

@@ -9,14 +9,13 @@ import pytest
 
 from kestrelpi.nodes import boots
 from kestrelpi.nodes.registry import Node
-from kestrelpi.verify.containers import not_ready
+from kestrelpi.verify.containers import wait_for_swarm
 from tests.boot.conftest import Cluster, TwoPis, until
 from tests.boot.test_boot_cluster import IDENTITY
 from tests.program import program
 
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 ENTRIES = "docker node ls --format '{{.ID}} {{.Hostname}}' | sort"
-STATES = "docker node ls --format '{{.Hostname}} {{.Status}}'"
 """The swarm's nodes."""
 JOB = """\
 #!/bin/bash
@@ -52,8 +51,7 @@ class UpAgain:
 @pytest.fixture(scope="module")
 def again(two: TwoPis, anna: None) -> UpAgain:
     cluster, (rebooted, crashed) = two.cluster, two.nodes
-    names = {node.name for node in two.nodes}
-    cluster.until(rebooted, STATES, lambda said: not not_ready(said, names))
+    assert wait_for_swarm(cluster.site, two.nodes) == rebooted
     cluster.ssh(rebooted, f"docker node update --label-add seat=window {crashed.name}")
     before = {question: answers(cluster, two.nodes, question) for question in (IDENTITY, BOOT)}
     entries = cluster.ssh(rebooted, ENTRIES)

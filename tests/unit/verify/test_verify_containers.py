@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ CONTAINER = {
 }
 DONE = "rpi1 Complete 3 seconds ago \n" * 2 + "rpi2 Complete 1 second ago \n"
 SWARM = {
+    "docker info": "2 active \n",
     "node ls": "rpi1 Ready\nrpi2 Ready\nelsewhere Down\n",
     "docker (build|push)": "",
     "service ls": "",
@@ -89,8 +91,40 @@ def test_every_node_must_be_in_the_swarm_once(tmp_path: Path, monkeypatch: pytes
     bad = containers.not_ready("rpi1 Ready\nrpi1 Down\nrpi3 Down\n", {"rpi1", "rpi2", "rpi3"})
     assert bad == ["rpi1 Ready and Down", "rpi2 is not in it", "rpi3 Down"]
     monkeypatch.setattr(containers, "READY_WITHIN", 0.0)
-    with pytest.raises(CheckFailed, match="rpi2 is not in it"):
+    with pytest.raises(CheckFailed, match="rpi2 is not in it") as failed:
         containers.swarm(swarm(tmp_path, {"node ls": "rpi1 Ready\n"}))
+    assert failed.value.fix == "kestrelpi nodes ssh rpi2 journalctl -u kestrelpi-swarm"
+
+
+def test_a_swarm_that_is_not_made_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = swarm(tmp_path, {"docker info": "0 inactive \n", "node ls": "FAIL"})
+    slept: list[float] = []
+
+    def made(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            site.answers.update({"docker info": "2 active \n", "node ls": "rpi1 Ready\nrpi2 Ready\n"})
+
+    monkeypatch.setattr(time, "sleep", made)
+    containers.swarm(site)
+    assert len(slept) == 3
+
+
+@pytest.mark.parametrize(
+    ("manager", "what", "fix"),
+    [
+        ("", "rpi1 manages no swarm", "kestrelpi nodes ssh rpi1 journalctl -u kestrelpi-swarm"),
+        ("frontend", "frontend manages no swarm", "kestrelpi reconfigure --frontend"),
+    ],
+)
+def test_a_swarm_that_is_never_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: str, what: str, fix: str
+) -> None:
+    monkeypatch.setattr(containers, "READY_WITHIN", 0.0)
+    monkeypatch.setattr(containers, "POLL", 0.0)
+    with pytest.raises(CheckFailed, match=rf"{what} \(error no leader\)") as failed:
+        containers.swarm(swarm(tmp_path, {"docker info": "0 error no leader\n"}, manager))
+    assert failed.value.fix == fix
 
 
 @pytest.mark.parametrize(
