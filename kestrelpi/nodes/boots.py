@@ -50,6 +50,10 @@ def file_of(folder: Path, mac: str) -> Path:
     return folder / f"{mac.replace(':', '-')}.jsonl"
 
 
+def _mac_of(file: Path) -> str:
+    return file.stem.replace("-", ":")
+
+
 def read(folder: Path, mac: str, most: int = KEPT) -> list[Boot]:
     """The last `most` boots of `mac`, oldest first. A line cut off by a crash is passed over."""
     boots: dict[int, Boot] = {}
@@ -153,8 +157,8 @@ class BootLog:
         self._later = later
         self._append = later.append if later else append
         self._current: dict[str, Boot] = {}
-        self._files = -1
-        """How many there are in the folder; negative: not counted yet."""
+        self._written = {_mac_of(path) for path in folder.glob("*.jsonl")}
+        """MACs that have a file: nobody else makes one, and to look for each of a room's takes its time."""
 
     def record(self, mac: str, stage: Stage | str, at: float, detail: str = "") -> None:
         """`mac` reached `stage` at `at` (Unix time). A stage that the boot already has is passed over,
@@ -186,6 +190,7 @@ class BootLog:
             self._write(mac, boot, kind, at, detail)
 
     def _write(self, mac: str, boot: Boot, what: Stage | Kind, at: float, detail: str) -> None:
+        self._written.add(mac)
         with _nevertheless():
             self._append(file_of(self.folder, mac), _line(boot, what, at, detail).encode())
 
@@ -197,7 +202,7 @@ class BootLog:
         return stage is Stage.FAILED and boot.details.get(stage) != detail and boot.failures < FAILURES
 
     def _boot(self, mac: str) -> Boot | None:
-        if mac not in self._current:
+        if mac not in self._current and mac in self._written:
             boots = self._read(mac, 1)
             if boots:
                 self._keep(mac, boots[-1])
@@ -218,15 +223,14 @@ class BootLog:
 
     def _make_room(self) -> None:
         """Before another file is made: when there are too many, remove half of those that tell least, the oldest."""
-        if self._files < 0:
-            self._files = len(list(self.folder.glob("*.jsonl")))
-        self._files += 1
-        if self._files > MOST:
-            known = [(path, path.stat()) for path in self.folder.glob("*.jsonl")]
-            bare = [one for one in known if one[1].st_size <= BARE] or known
-            for path, _ in sorted(bare, key=lambda one: one[1].st_mtime)[: len(bare) // 2 + 1]:
-                path.unlink()
-            self._files = len(known) - len(bare) // 2
+        if len(self._written) < MOST:
+            return
+        known = [(path, path.stat()) for path in self.folder.glob("*.jsonl")]
+        bare = [one for one in known if one[1].st_size <= BARE] or known
+        gone = sorted(bare, key=lambda one: one[1].st_mtime)[: len(bare) // 2 + 1]
+        for path, _ in gone:
+            path.unlink()
+        self._written = {_mac_of(path) for path, _ in known} - {_mac_of(path) for path, _ in gone}
 
     def _begin(self, mac: str, at: float, before: list[Boot]) -> Boot:
         """A new boot; the file keeps the boots before it that came further than a DISCOVER."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,20 @@ def test_a_flood_of_macs_fills_neither_memory_nor_disk(tmp_path: Path, monkeypat
     assert read(tmp_path, mac)[-1].current is Stage.OFFER
     log.record(MAC, Stage.SERVICES, 1011)
     assert len(read(tmp_path, MAC)) == 1, "one that left the memory goes on in its file"
+
+
+def test_a_mac_that_has_no_file_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_boot(BootLog(tmp_path), 1000)
+    log = BootLog(tmp_path)
+    looked: list[str] = []
+    new = "dc:a6:32:00:00:02"
+    opened = os.open
+
+    def look(path: Path, *rest: int) -> int:
+        looked.append(path.name)
+        return opened(path, *rest)
+
+    monkeypatch.setattr(os, "open", look)
+    log.note(new, Kind.MISSING, 2000, "start4.elf")
+    assert log.current(new) is None and looked == []
+    assert log.current(MAC) is not None and looked == [file_of(tmp_path, MAC).name]
