@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from kestrelpi.errors import UserError
@@ -47,7 +48,14 @@ def append(path: Path, lines: bytes) -> None:
 
 
 class Later:
-    """Appends to many files that a thread carries out: making a file can take longer than a Pi should wait."""
+    """Appends to many files that a thread carries out: making a file can take longer than a Pi should wait.
+
+    A room's are spread over some seconds: to make a thousand files can take a processor for one, as the questions of
+    their Pis do.
+    """
+
+    AT_ONCE, SHARE = 64, 1 / 8
+    """Files that are written at once: so many, or that share of those that wait if it is more."""
 
     def __init__(self) -> None:
         self._lines: dict[Path, bytes] = {}
@@ -77,13 +85,18 @@ class Later:
             finally:
                 self._written = None
 
-    def due(self) -> Callable[[], None] | None:
-        """If there is anything: what adds all of it, for a thread. Raises OSError; one file's lines are lost then."""
-        return self._write if self._lines else None
+    def due(self, everything: bool = False) -> Callable[[], None] | None:
+        """If there is anything: what adds the oldest of it, or `everything`, for a thread.
 
-    def _write(self) -> None:
+        Raises OSError; one file's lines are lost then.
+        """
         with self._lock:
             paths = list(self._lines)
+        if not everything:
+            del paths[max(self.AT_ONCE, round(len(paths) * self.SHARE)) :]
+        return partial(self._write, paths) if paths else None
+
+    def _write(self, paths: list[Path]) -> None:
         for path in paths:
             self.settle(path)
 

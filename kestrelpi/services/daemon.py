@@ -232,7 +232,7 @@ class Daemon:
         """Write what is due, in a thread: fsync may take its time, and Pis don't wait. Whether Pis were seen."""
         now = time.time()
         facts, seen = self.facts.due(now, force), self.sightings.due(now, force)
-        for write in (self.lines.due(), facts, seen):
+        for write in (self.lines.due(force), facts, seen):
             try:
                 if write:
                     await asyncio.to_thread(write)

@@ -53,3 +53,24 @@ def test_a_slow_disk_keeps_nobody_who_remembers_lines_waiting(tmp_path: Path) ->
     writer.join(5)
     later.settle(other)
     assert other.read_bytes() == b"two\n"
+
+
+def test_the_files_of_a_room_are_written_a_part_at_a_time_the_oldest_first(tmp_path: Path) -> None:
+    later = Later()
+    room = [tmp_path / str(number) for number in range(1000)]
+    for path in [*room, *room]:
+        later.append(path, b"line\n")
+    parts = []
+    while write := later.due():
+        write()
+        parts.append(len(list(tmp_path.iterdir())))
+        if len(parts) == 1:
+            assert set(tmp_path.iterdir()) == set(room[:125])
+    assert parts == [125, 234, 330, 414, 487, 551, 615, 679, 743, 807, 871, 935, 999, 1000]
+    assert {path.read_bytes() for path in room} == {b"line\nline\n"}
+    for path in room:
+        later.append(path, b"last\n")
+    write = later.due(everything=True)
+    assert write is not None
+    write()
+    assert later.due() is None and {path.read_bytes()[-5:] for path in room} == {b"last\n"}
