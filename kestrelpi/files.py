@@ -39,8 +39,16 @@ def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:
 
 
 def append(path: Path, lines: bytes) -> None:
-    """Add `lines` at the end of a file, in one call; by hand, because `open` takes four times as long."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    """Add `lines` at the end of a file, which is made with its folder if need be.
+
+    In one call, and by hand, because `open` takes four times as long.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        file = os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, flags, 0o644)
     try:
         os.write(file, lines)
     finally:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ BARE = 400
 """Bytes of a file that has no more than a DHCP exchange."""
 
 
+@lru_cache(4096)
 def file_of(folder: Path, mac: str) -> Path:
     """The file with the boots of `mac`."""
     return folder / f"{mac.replace(':', '-')}.jsonl"
@@ -238,7 +240,6 @@ class BootLog:
         with _nevertheless():
             if len(keep) < len(before):
                 write_whole(file_of(self.folder, mac), "".join(_lines(keep)))
-            self.folder.mkdir(parents=True, exist_ok=True)
             if not before:
                 self._make_room()
         number = before[-1].number + 1 if before else 1
@@ -264,7 +265,8 @@ def _lines(boots: list[Boot]) -> Iterator[str]:
 
 
 def _clean(detail: str) -> str:
-    return "".join(one if one.isprintable() else " " for one in detail[:DETAIL])
+    short = detail[:DETAIL]
+    return short if short.isprintable() else "".join(one if one.isprintable() else " " for one in short)
 
 
 def summary(boot: Boot) -> Mapping[str, float]:

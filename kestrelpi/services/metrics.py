@@ -5,9 +5,11 @@ Written here, because it is 30 lines and the usual library's licence (Apache-2.0
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 from kestrelpi.nodes.boots import Boot, Stage
@@ -64,18 +66,19 @@ class Histogram:
     """Seconds in BUCKETS."""
 
     counts: list[int] = field(default_factory=lambda: [0] * len(BUCKETS))
+    """Of each bucket, without those below it."""
     sum: float = 0.0
     count: int = 0
 
     def add(self, seconds: float) -> None:
         self.sum += seconds
         self.count += 1
-        for index, limit in enumerate(BUCKETS):
-            if seconds <= limit:
-                self.counts[index] += 1
+        index = bisect_left(BUCKETS, seconds)
+        if index < len(BUCKETS):
+            self.counts[index] += 1
 
     def samples(self, labels: Mapping[str, str]) -> Iterator[Sample]:
-        for limit, count in zip(BUCKETS, self.counts, strict=True):
+        for limit, count in zip(BUCKETS, accumulate(self.counts), strict=True):
             yield "_bucket", {**labels, "le": str(limit)}, count
         yield "_bucket", {**labels, "le": "+Inf"}, self.count
         yield "_sum", labels, round(self.sum, 3)
@@ -105,7 +108,7 @@ class Metrics:
     def __init__(self) -> None:
         self.begun = 0
         self.results: Counter[str] = Counter()
-        self.seconds: dict[Stage, Histogram] = {}
+        self.seconds: defaultdict[Stage, Histogram] = defaultdict(Histogram)
 
     def reached(self, boot: Boot, stage: Stage) -> None:
         """A boot reached a stage for the first time."""
@@ -113,7 +116,7 @@ class Metrics:
             self.begun += 1
         if stage in (Stage.READY, Stage.FAILED):
             self.results[stage.value] += 1
-        self.seconds.setdefault(stage, Histogram()).add(boot.stages[stage])
+        self.seconds[stage].add(boot.stages[stage])
 
     def text(self, sources: Sources) -> str:
         """The page."""

@@ -74,3 +74,9 @@ def test_the_files_of_a_room_are_written_a_part_at_a_time_the_oldest_first(tmp_p
     assert write is not None
     write()
     assert later.due() is None and {path.read_bytes()[-5:] for path in room} == {b"last\n"}
+
+
+def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
+    files.append(tmp_path / "removed" / "file", b"one\n")
+    files.append(tmp_path / "removed" / "file", b"two\n")
+    assert (tmp_path / "removed" / "file").read_bytes() == b"one\ntwo\n"

@@ -106,7 +106,7 @@ class Message:
 
     def _address(self, name: str) -> IPv4Address | None:
         value = self.options.get(name)
-        return IPv4Address(value) if isinstance(value, str) else None
+        return _ip(value) if isinstance(value, str) else None
 
 
 def parse(packet: bytes) -> Message:
@@ -129,11 +129,17 @@ def parse(packet: bytes) -> Message:
         xid,
         flags,
         chaddr[:6].hex(":"),
-        IPv4Address(ciaddr),
-        IPv4Address(yiaddr),
-        IPv4Address(giaddr),
+        _ip(ciaddr),
+        _ip(yiaddr),
+        _ip(giaddr),
         options,
     )
+
+
+@lru_cache(ENCODED)
+def _ip(value: str | bytes) -> IPv4Address:
+    """Most are the server's or 0.0.0.0, and each takes microseconds to make."""
+    return IPv4Address(value)
 
 
 def _options(parsed: Sequence[Any]) -> dict[str | int, Any]:
