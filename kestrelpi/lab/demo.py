@@ -97,7 +97,8 @@ def wait_until_ready(
 ) -> dict[str, Boot]:
     """Each node's boot once it is ready, telling every new stage; raises UserError when one takes too long.
 
-    `patient`: wait for another try of a node whose boot failed; else that is an error at once.
+    `patient`: wait for another try of a node whose boot failed; else that is an error at once. One whose emulator ended
+    has no other.
     """
     deadline = time.monotonic() + READY_WITHIN
     told: dict[str, Stage] = {}
@@ -119,8 +120,7 @@ def wait_until_ready(
                     f"{node.name} failed to boot: {boot.details.get(Stage.FAILED, 'it said no more')}",
                     detail="\n".join(folder.last_words() for folder in lab.folders()),
                 )
-        if not patient:
-            lab.must_not_have_failed()
+        lab.must_not_have_failed(patient=patient)
         if time.monotonic() > deadline:
             late = [f"{one.name} ({told.get(one.name, 'no packet')})" for one in nodes if one.name not in ready]
             raise UserError(

@@ -155,13 +155,18 @@ class Lab:
         self.must_be_up()
         return [folder.read_state().now() for folder in self.folders() if folder.state.exists()]
 
-    def must_not_have_failed(self) -> None:
-        """Raises UserError when a Pi's boot loader or its emulator gave up, or Linux was reset."""
+    def must_not_have_failed(self, *, patient: bool = False) -> None:
+        """Raises UserError when a Pi's boot loader or its emulator gave up.
+
+        Unless `patient`, also when the loader tries again, the Pi switched itself off, or Linux was reset.
+        """
         for one in self.states():
             folder = self.folder_of(one.index)
             problem = ""
-            if one.state in (State.RETRYING, State.DEAD, State.BROKEN, State.GONE):
+            if one.state in (State.DEAD, State.BROKEN, State.GONE) or (one.state is State.RETRYING and not patient):
                 problem = f"is {one.state}: {one.detail or folder.last_line()}"
+            elif patient:
+                continue
             elif one.state is State.OFF:
                 problem = f"is off: {one.detail}"
             elif one.boots > 1:

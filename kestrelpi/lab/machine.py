@@ -108,7 +108,8 @@ def device_tree(spec: MachineSpec, report: LoaderReport, folder: Path) -> Path:
     out = folder / "machine.dtb"
     if spec.board is Board.VIRT:
         base = folder / "virt.dtb"
-        run.run([QEMU, *_processor(spec), "-machine", f"dumpdtb={base}", "-display", "none"])
+        # Without the network card that is there by default: its ROM is in a package that QEMU doesn't need otherwise.
+        run.run([QEMU, *_processor(spec), "-machine", f"dumpdtb={base}", "-display", "none", "-nic", "none"])
     else:
         base = folder / report.dtb
     serial = spec.pi.serial.rjust(16, "0")

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kestrelpi import run
 from kestrelpi.errors import UserError
 from kestrelpi.lab.fdt import HEADER, MAGIC, root_properties, with_root_properties
 from kestrelpi.lab.identity import PiSpec, pi_spec
 from kestrelpi.lab.loader import LoaderReport
-from kestrelpi.lab.machine import Board, Ended, Machine, MachineSpec, board_for, command_line, qemu_argv
+from kestrelpi.lab.machine import Board, Ended, Machine, MachineSpec, board_for, command_line, device_tree, qemu_argv
 from tests.unit.lab.fakes import PI3, PI4, PI5
 
 
@@ -117,6 +118,21 @@ def test_device_tree_gets_serial_and_model() -> None:
 def test_setting_a_property_twice_changes_nothing_more() -> None:
     once = with_root_properties(tree({"a": b"1\0"}), {"model": "x"})
     assert root_properties(with_root_properties(once, {"model": "y"})) == {"a": b"1\0", "model": b"y\0"}
+
+
+def test_a_board_is_asked_for_its_device_tree_without_a_network_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU would load the ROM of the card that is there by default: Debian only recommends the package that has it."""
+
+    def dumped(words: list[str]) -> None:
+        [option] = [word for word in words if word.startswith("dumpdtb=")]
+        Path(option.removeprefix("dumpdtb=")).write_bytes(tree({"model": b"linux,dummy-virt\0"}))
+        assert " -nic none" in " ".join(words)
+
+    monkeypatch.setattr(run, "run", dumped)
+    made = device_tree(spec(PI4), LoaderReport("4", PI4.mac, PI4.serial), tmp_path)
+    assert root_properties(made.read_bytes())["serial-number"] == b"0000000091cdf03d\0"
 
 
 def test_no_device_tree() -> None:

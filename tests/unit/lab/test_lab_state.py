@@ -114,6 +114,19 @@ def test_a_pi_that_begins_again_has_failed(tmp_path: Path, what: State, boots: i
     assert "Kernel panic" in caught.value.detail
 
 
+@pytest.mark.parametrize("what", list(State))
+def test_patience_ends_when_there_is_no_other_try(tmp_path: Path, what: State) -> None:
+    lab = Fake(Paths(tmp_path), parse(""))
+    lab.now = replace(state(1, 1), state=what, boots=2)
+    lab.folder_of(1).path.mkdir(parents=True)
+    lab.folder_of(1).console.write_text(PANIC)
+    if what in (State.DEAD, State.BROKEN, State.GONE):
+        with pytest.raises(UserError, match=f"is {what}: x"):
+            lab.must_not_have_failed(patient=True)
+    else:
+        lab.must_not_have_failed(patient=True)
+
+
 def test_two_roots_have_two_labs(tmp_path: Path) -> None:
     names = {lab_name(tmp_path / "a"), lab_name(tmp_path / "b"), lab_name(Path("/"))}
     assert len(names) == 3
