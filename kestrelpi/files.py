@@ -62,8 +62,9 @@ class Later:
     their Pis do.
     """
 
-    AT_ONCE, SHARE = 64, 1 / 8
-    """Files that are written at once: so many, or that share of those that wait if it is more."""
+    AT_ONCE, SHARE, WAITING = 64, 1 / 8, 1024
+    """Files that are written at once: so many, or that share of those that wait if it is more, and all but so many: a
+    flood must not fill the memory."""
 
     def __init__(self) -> None:
         self._lines: dict[Path, bytes] = {}
@@ -101,7 +102,7 @@ class Later:
         with self._lock:
             paths = list(self._lines)
         if not everything:
-            del paths[max(self.AT_ONCE, round(len(paths) * self.SHARE)) :]
+            del paths[max(self.AT_ONCE, round(len(paths) * self.SHARE), len(paths) - self.WAITING) :]
         return partial(self._write, paths) if paths else None
 
     def _write(self, paths: list[Path]) -> None:

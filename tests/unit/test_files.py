@@ -76,6 +76,16 @@ def test_the_files_of_a_room_are_written_a_part_at_a_time_the_oldest_first(tmp_p
     assert later.due() is None and {path.read_bytes()[-5:] for path in room} == {b"last\n"}
 
 
+def test_of_a_flood_no_more_waits_than_of_a_large_room(tmp_path: Path) -> None:
+    later = Later()
+    for number in range(5000):
+        later.append(tmp_path / str(number), b"line\n")
+    write = later.due()
+    assert write is not None
+    write()
+    assert len(list(tmp_path.iterdir())) == 5000 - Later.WAITING
+
+
 def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
     files.append(tmp_path / "removed" / "file", b"one\n")
     files.append(tmp_path / "removed" / "file", b"two\n")
