@@ -63,8 +63,9 @@ class Later:
     """
 
     AT_ONCE, SHARE, WAITING = 64, 1 / 8, 1024
-    """Files that are written at once: so many, or that share of those that wait if it is more, and all but so many: a
-    flood must not fill the memory."""
+    """Files that are written at once: so many, or that share of those that wait if it is more, and all but so many."""
+    MOST = 4096
+    """Files that wait at most. In a flood, which may be faster than the disk, who remembers more writes himself."""
 
     def __init__(self) -> None:
         self._lines: dict[Path, bytes] = {}
@@ -75,9 +76,12 @@ class Later:
         self._disk = threading.Lock()
 
     def append(self, path: Path, lines: bytes) -> None:
-        """Remember what is to be added to a file."""
+        """Remember what is to be added to a file. Raises OSError when that takes room that must be made."""
         with self._lock:
             self._lines[path] = self._lines.get(path, b"") + lines
+            oldest = next(iter(self._lines)) if len(self._lines) > self.MOST else None
+        if oldest:
+            self.settle(oldest)
 
     def settle(self, path: Path) -> None:
         """Before a file is read or replaced: add now what is to be added. Raises OSError; the lines are lost then."""

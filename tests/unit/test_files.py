@@ -86,6 +86,16 @@ def test_of_a_flood_no_more_waits_than_of_a_large_room(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 5000 - Later.WAITING
 
 
+def test_what_comes_faster_than_the_disk_takes_it_fills_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Later, "MOST", 3)
+    later = Later()
+    for number in range(5):
+        later.append(tmp_path / str(number), b"line\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
 def test_a_folder_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
     files.append(tmp_path / "removed" / "file", b"one\n")
     files.append(tmp_path / "removed" / "file", b"two\n")
