@@ -160,16 +160,15 @@ class Lab:
 
         Unless `patient`, also when the loader tries again, the Pi switched itself off, or Linux was reset.
         """
+        gave_up = {State.DEAD, State.BROKEN, State.GONE} | (set() if patient else {State.RETRYING})
         for one in self.states():
             folder = self.folder_of(one.index)
             problem = ""
-            if one.state in (State.DEAD, State.BROKEN, State.GONE) or (one.state is State.RETRYING and not patient):
+            if one.state in gave_up:
                 problem = f"is {one.state}: {one.detail or folder.last_line()}"
-            elif patient:
-                continue
-            elif one.state is State.OFF:
+            elif one.state is State.OFF and not patient:
                 problem = f"is off: {one.detail}"
-            elif one.boots > 1:
+            elif one.boots > 1 and not patient:
                 problem = "was reset while it booted"
             if problem:
                 raise UserError(f"Pi {one.index} {problem}", where=str(folder.console), detail=folder.last_words())
