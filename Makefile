@@ -11,7 +11,7 @@ FUZZ ?= 1000000
 COMPARE ?= mmdebstrap,naive
 SCRIPTS = scripts/prepare scripts/run-tests .ci/run $(shell find phases modules overlays -type f -perm -u+x ! -name '*.j2' ! -path '*/initramfs/*')
 
-.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-levers bench-boot bench-boot-services bench-fleet bench-fibo clean
+.PHONY: help prepare prepare-demo prepare-tests demo test unit integration boot lint format fuzz bench-build bench-levers bench-boot bench-boot-services bench-fibo clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 28
@@ -63,11 +63,8 @@ bench-levers: prepare-tests  ## What each lever of the builder is worth: builds 
 bench-boot: prepare-demo  ## What a node reads from power-on to its login prompt, beside a stock NFS root
 	.venv/bin/python benches/boot.py
 
-bench-boot-services: prepare-tests  ## TFTP, DHCP, DNS and storms beside dnsmasq and tftpd-hpa: one table of ratios, 20 minutes
-	.venv/bin/python benches/boot_services.py
-
-bench-fleet: prepare  ## What 10,000 registered nodes cost
-	.venv/bin/python benches/fleet.py
+bench-boot-services: prepare-tests  ## TFTP, DHCP, DNS, storms, 10,000 nodes, beside dnsmasq and tftpd-hpa: one table of ratios, 20 minutes (ONLY=dns,fleet)
+	.venv/bin/python benches/boot_services.py $(if $(ONLY),--only $(ONLY))
 
 bench-fibo: prepare  ## fibo against a parallel region in every call
 	.venv/bin/python benches/fibo.py

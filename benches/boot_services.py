@@ -1,6 +1,7 @@
-"""The boot services beside dnsmasq and tftpd-hpa: TFTP, DHCP, DNS, and rooms switched on at once; one table of ratios.
+"""The boot services beside dnsmasq and tftpd-hpa: TFTP, also on a bad line, DHCP, DNS, rooms switched on at once, and
+10,000 registered nodes; one table of ratios.
 
-    python benches/boot_services.py [--clients 8,32,128,256,1000] [--rounds 1] [--only tftp,dhcp,dns,storm]
+    python benches/boot_services.py [--clients 8,32,128,256,1000] [--rounds 1] [--only tftp,loss,dhcp,dns,storm,fleet]
                                     [--keep FILE.json] [--plot FILE.svg]
 
 As root, in network namespaces of its own. --keep adds to what earlier runs measured, and prints all of it; --plot draws
@@ -21,6 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import discover
+import fleet
+import loss
 import names
 import tftp
 from chart import chart
@@ -28,7 +31,7 @@ from chart import chart
 from kestrelpi.files import write_whole
 from kestrelpi.lab.storm import storm
 
-PARTS = ("tftp", "dhcp", "dns", "storm")
+PARTS = ("tftp", "loss", "dhcp", "dns", "storm", "fleet")
 ROOMS = (64, 256, 1000)
 GIGABIT = 118e6
 """Bytes of files a second that a link of 1 Gbit/s carries."""
@@ -53,12 +56,16 @@ def main() -> None:
     parts = options.only.split(",")
     if "tftp" in parts:
         transfers(table, counts, options.rounds, options.workers)
+    if "loss" in parts:
+        bad_line(table, options.rounds)
     if "dhcp" in parts:
         addresses(table, options.rounds)
     if "dns" in parts:
         questions(table)
     if "storm" in parts:
         rooms(table)
+    if "fleet" in parts:
+        many_nodes(table)
     table.show()
     if options.plot:
         write_whole(options.plot, plot(table))
@@ -126,6 +133,17 @@ def record(table: Table, count: int, server: str, row: dict[str, float]) -> None
     table.add(begin + "failed", server, row["failed"])
 
 
+def bad_line(table: Table, rounds: int) -> None:
+    """TFTP with loss and delay, each server in turn."""
+    for number in range(rounds):
+        for server in SERVERS[:: -1 if number % 2 else 1]:
+            row = loss.measure(server)
+            said = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
+            print(f"{clock()} TFTP on a bad line, {server:10} {said}", flush=True)
+            for what, value in row.items():
+                table.add(f"TFTP on a bad line, {loss.CLIENTS} clients: {what}", server, value)
+
+
 def addresses(table: Table, rounds: int) -> None:
     """DHCP, both servers in turn."""
     for room in discover.ROOMS:
@@ -155,6 +173,13 @@ def rooms(table: Table) -> None:
         print(f"{clock()} storm of {count}: {found.booted} up, the last after {found.last:.0f} s", flush=True)
         table.add(f"storm of {count:,}, simulated: Pis that are up", "ours", found.booted)
         table.add(f"storm of {count:,}, simulated: the last one to bytes ÷ link", "ours", found.ratio)
+
+
+def many_nodes(table: Table) -> None:
+    """What a large registry costs; nobody else has one."""
+    for what, value in fleet.measured().items():
+        print(f"{clock()} {fleet.NODES:,} nodes, {what}: {value:.3g}", flush=True)
+        table.add(f"{fleet.NODES:,} nodes: {what}", "ours", value)
 
 
 def clock() -> str:

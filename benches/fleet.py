@@ -1,16 +1,11 @@
 """What 10,000 registered nodes cost: seconds of the commands that read them all, the daemon's reload, its memory.
 
-    python benches/fleet.py [--nodes 10000]
-
-Runs in a network namespace of its own, as root, below a temporary root. Each node has a sighting, a lease and three
-boots. Wall-clock seconds and, beside them, processor seconds, which a busy machine changes less. Nothing is asserted.
+Below a temporary root; each node has a sighting, a lease and three boots. `benches/boot_services.py` runs it.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -27,6 +22,7 @@ from kestrelpi.nodes.registry import Registry
 from kestrelpi.nodes.sightings import Sighting
 from kestrelpi.paths import Paths
 
+NODES = 10_000
 CONFIG = """\
 network: {address: 10.77.0.1/16}
 services: {listen: 127.0.0.1, nfs: {backend: none}}
@@ -73,23 +69,18 @@ def command(paths: Paths, *words: str) -> list[str]:
     return [sys.executable, "-m", "kestrelpi", "--root", str(paths.root), *words]
 
 
-def timed(paths: Paths, *words: str) -> None:
+def seconds(paths: Paths, *words: str) -> float:
     """Run one command three times; the quickest one counts."""
     found = []
     for _ in range(3):
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        began = time.monotonic()
         run.run(command(paths, *words))
-        used, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
-        found.append((seconds, used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime))
-    line(" ".join(words), *min(found))
+        found.append(time.monotonic() - began)
+    return min(found)
 
 
-def line(what: str, seconds: float, cpu: float) -> None:
-    print(f"{what:34} {seconds:6.2f} s {cpu:6.2f} s of CPU", flush=True)
-
-
-def registering(fleet: Fleet) -> None:
-    """A Pi more has a lease and a serial: how long does it take until it is a node?"""
+def registering(fleet: Fleet) -> float:
+    """A Pi more has a lease and a serial: seconds until it is a node."""
     paths, new = fleet.paths, fleet.count + 1
     now = time.time()
     seen = sightings.read(paths.sightings)
@@ -97,11 +88,9 @@ def registering(fleet: Fleet) -> None:
     sightings.write(paths.sightings, seen)
     with paths.leases.open("a") as file:
         file.write(f"{int(now) + 9999} {mac(new)} 10.77.200.1 * *\n")
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    began = time.monotonic()
     run.run(command(paths, "nodes", "register", "rpi", "--count", "1", "--timeout", "60"))
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    line("nodes register rpi --count 1", time.monotonic() - began, cpu)
+    return time.monotonic() - began
 
 
 def memory(pid: int) -> int:
@@ -113,12 +102,7 @@ def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def daemon(fleet: Fleet) -> None:
+def daemon(fleet: Fleet) -> dict[str, float]:
     """Start it, change the registry, and look how long it takes to know and how large it is."""
     paths = fleet.paths
     paths.config.write_text(SERVED)
@@ -128,16 +112,17 @@ def daemon(fleet: Fleet) -> None:
         try:
             wait_for(log, "serving on", 1)
             time.sleep(2)
-            before = cpu_of(process.pid)
             text = paths.registry.read_text()
             began = time.monotonic()
             paths.registry.with_suffix(".new").write_text(text.replace("model: 4B", "model: 5", 1))
             paths.registry.with_suffix(".new").replace(paths.registry)
             wait_for(log, "reloaded", 1)
-            line("a reload, half a second to see it", time.monotonic() - began, cpu_of(process.pid) - before)
-            timed(paths, "status")
-            print(f"the daemon: {memory(process.pid) / 1e6:.0f} MB resident;", end=" ")
-            print(*(f"{memory(pid) / 1e6:.0f} MB" for pid in children(process.pid)), "in its TFTP worker and helpers")
+            return {
+                "a reload, s, half a second of it to see the change": time.monotonic() - began,
+                "`status`, s": seconds(paths, "status"),
+                "the daemon, MB resident": memory(process.pid) / 1e6,
+                "its TFTP worker and helpers, MB": sum(map(memory, children(process.pid))) / 1e6,
+            }
         finally:
             run.stop(process)
 
@@ -150,29 +135,19 @@ def wait_for(log: Path, text: str, times: int) -> None:
         time.sleep(0.02)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=10_000)
-    options = parser.parse_args()
-    if os.environ.get("KESTRELPI_BENCH") != "inside":
-        here = {"KESTRELPI_BENCH": "inside", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-        run.replace(["unshare", "--net", sys.executable, *sys.argv], here)
-    run.run(["ip", "link", "set", "lo", "up"])
+def measured() -> dict[str, float]:
+    """Seconds of each command, and megabytes of the daemon."""
     with tempfile.TemporaryDirectory() as name:
         paths = Paths(Path(name))
         paths.config.parent.mkdir(parents=True)
         paths.config.write_text(CONFIG)
-        fleet = Fleet(paths, options.nodes)
+        fleet = Fleet(paths, NODES)
         fleet.write(time.time())
-        print(f"{options.nodes} nodes")
-        timed(paths, "nodes", "list")
-        timed(paths, "--json", "nodes", "list")
-        timed(paths, "nodes", "show", "rpi77")
-        timed(paths, "reconfigure", "--plan")
-        registering(fleet)
-        daemon(fleet)
-
-
-if __name__ == "__main__":
-    main()
+        return {
+            "`nodes list`, s": seconds(paths, "nodes", "list"),
+            "`nodes list --json`, s": seconds(paths, "--json", "nodes", "list"),
+            "`nodes show`, s": seconds(paths, "nodes", "show", "rpi77"),
+            "`reconfigure --plan`, s": seconds(paths, "reconfigure", "--plan"),
+            "`nodes register --count 1`, s": registering(fleet),
+            **daemon(fleet),
+        }

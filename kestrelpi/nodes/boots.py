@@ -49,7 +49,11 @@ BARE = 400
 @lru_cache(4096)
 def file_of(folder: Path, mac: str) -> Path:
     """The file with the boots of `mac`."""
-    return folder / f"{mac.replace(':', '-')}.jsonl"
+    return folder / _name(mac)
+
+
+def _name(mac: str) -> str:
+    return f"{mac.replace(':', '-')}.jsonl"
 
 
 def _mac_of(file: Path) -> str:
@@ -59,7 +63,7 @@ def _mac_of(file: Path) -> str:
 def read(folder: Path, mac: str, most: int = KEPT) -> list[Boot]:
     """The last `most` boots of `mac`, oldest first. A line cut off by a crash is passed over."""
     boots: dict[int, Boot] = {}
-    for number, what, at, detail in reversed(_last_records(file_of(folder, mac), most)):
+    for number, what, at, detail in reversed(_last_records(f"{folder}/{_name(mac)}", most)):
         boot = boots.get(number)
         if boot is None:
             boot = boots[number] = Boot(at, number=number)
@@ -75,7 +79,7 @@ KINDS: Mapping[str, Kind] = {one.value: one for one in Kind}
 Record = tuple[int, Stage | Kind, float, str]
 
 
-def _last_records(path: Path, most: int) -> list[Record]:
+def _last_records(path: str, most: int) -> list[Record]:
     """The records of the last `most` boots, the last first. Older ones are not read: there may be 10,000 nodes."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

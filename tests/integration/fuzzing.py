@@ -327,7 +327,7 @@ class Pi:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.connect(("127.0.0.1", PORTS["dhcp"]))
             for kind, more in ((1, b""), (3, b"\x32\4\x0a\x4d\0\x0b\x36\4" + SERVER)):
-                reply = self._asked(sock, dhcp(MAC, kind, EEPROM, GUID, more, xid=kind), 4, 11)
+                reply = self._asked(sock, dhcp(MAC, kind, EEPROM, GUID, more, xid=kind), slice(4, 8), 4, 11)
                 if reply[16:20] != b"\x0a\x4d\0\x0b" or reply[240:243] != bytes([53, 1, kind + 1 + (kind == 3)]):
                     return f"{reply[:20].hex()} … {reply[240:243].hex()} for message {kind}"
         return ""
@@ -359,18 +359,23 @@ class Pi:
     def name(self) -> str:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.connect(("127.0.0.1", PORTS["dns"]))
-            reply = DNSRecord.parse(self._asked(sock, SEEDS["dns"][0], 2, 3))
+            reply = DNSRecord.parse(self._asked(sock, SEEDS["dns"][0], slice(2), 2, 3))
             said = [str(one.rdata) for one in reply.rr]
             return "" if said == ["10.77.0.11"] else f"{said}"
 
-    def _asked(self, sock: socket.socket, packet: bytes, patience: float, tries: int) -> bytes:
-        sock.settimeout(patience)
+    def _asked(self, sock: socket.socket, packet: bytes, number: slice, patience: float, tries: int) -> bytes:
+        """The answer that has the packet's number; one to an earlier try of an earlier question may still come."""
         for _ in range(tries):
             sock.send(packet)
-            try:
-                return sock.recv(2048)
-            except TimeoutError:
-                continue
+            until = time.monotonic() + patience
+            while (left := until - time.monotonic()) > 0:
+                sock.settimeout(left)
+                try:
+                    reply = sock.recv(2048)
+                except TimeoutError:
+                    break
+                if reply[number] == packet[number]:
+                    return reply
         raise TimeoutError
 
 

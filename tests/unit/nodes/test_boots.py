@@ -245,8 +245,8 @@ def test_a_mac_that_has_no_file_is_not_looked_for(tmp_path: Path, monkeypatch: p
     new = "dc:a6:32:00:00:02"
     opened = os.open
 
-    def look(path: Path, *rest: int) -> int:
-        looked.append(path.name)
+    def look(path: str, *rest: int) -> int:
+        looked.append(Path(path).name)
         return opened(path, *rest)
 
     monkeypatch.setattr(os, "open", look)
