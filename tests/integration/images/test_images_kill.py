@@ -109,9 +109,11 @@ def test_a_disk_that_fills_up_at_any_moment(small_disk: tuple[Paths, tuple[str, 
     torture.learn()
     failed = 0
     for number in range(FULL_DISKS):
-        torture.edit("configure", "94-bulk", BULKY, bytes=torture.dice.randrange(ROOM // 2))
+        bulk = torture.dice.randrange(ROOM // 4, ROOM // 2)
+        torture.edit("configure", "94-bulk", BULKY, bytes=bulk)
         torture.edit("configure", "95-edited", EDITED)
-        free = int(torture.dice.uniform(0, 1) ** 2 * ROOM)
+        most = ROOM if number else bulk  # the first build has too little in any case
+        free = int(torture.dice.uniform(0, 1) ** 2 * most)
         resize(prefix, root, free)
         if number % 3 == 2:
             print(number, f"{free} bytes free", flush=True)
