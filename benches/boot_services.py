@@ -17,7 +17,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -115,12 +115,10 @@ def transfers(table: Table, counts: Sequence[int], rounds: int, workers: int) ->
     """TFTP, each server in turn."""
     with tftp.folder_of_files() as folder:
         for count in counts:
-            for number in range(rounds):
-                for server in SERVERS[:: -1 if number % 2 else 1]:
-                    row = tftp.measure(server, folder, count, workers)
-                    said = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
-                    print(f"{clock()} TFTP {count:4} {server:10} {said}", flush=True)
-                    record(table, count, server, row)
+            for server in in_turn(SERVERS, rounds):
+                row = tftp.measure(server, folder, count, workers)
+                print(f"{clock()} TFTP {count:4} {server:10} {said(row)}", flush=True)
+                record(table, count, server, row)
 
 
 def record(table: Table, count: int, server: str, row: dict[str, float]) -> None:
@@ -135,26 +133,23 @@ def record(table: Table, count: int, server: str, row: dict[str, float]) -> None
 
 def bad_line(table: Table, rounds: int) -> None:
     """TFTP with loss and delay, each server in turn."""
-    for number in range(rounds):
-        for server in SERVERS[:: -1 if number % 2 else 1]:
-            row = loss.measure(server)
-            said = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
-            print(f"{clock()} TFTP on a bad line, {server:10} {said}", flush=True)
-            for what, value in row.items():
-                table.add(f"TFTP on a bad line, {loss.CLIENTS} clients: {what}", server, value)
+    for server in in_turn(SERVERS, rounds):
+        row = loss.measure(server)
+        print(f"{clock()} TFTP on a bad line, {server:10} {said(row)}", flush=True)
+        for what, value in row.items():
+            table.add(f"TFTP on a bad line, {loss.CLIENTS} clients: {what}", server, value)
 
 
 def addresses(table: Table, rounds: int) -> None:
     """DHCP, both servers in turn."""
     for room in discover.ROOMS:
-        for number in range(rounds):
-            for server in SERVERS[:2][:: -1 if number % 2 else 1]:
-                found = discover.measured(server, room)
-                print(f"{clock()} DHCP {room}, {server}: {asdict(found)}", flush=True)
-                begin = f"DHCP, {found.pis:,} Pis, {room}: "
-                table.add(begin + "p99, ms", server, found.p99)
-                table.add(begin + "seconds until all have an address", server, found.last)
-                table.add(begin + "addresses", server, found.addresses)
+        for server in in_turn(SERVERS[:2], rounds):
+            found = discover.measured(server, room)
+            print(f"{clock()} DHCP {room}, {server}: {asdict(found)}", flush=True)
+            begin = f"DHCP, {found.pis:,} Pis, {room}: "
+            table.add(begin + "p99, ms", server, found.p99)
+            table.add(begin + "seconds until all have an address", server, found.last)
+            table.add(begin + "addresses", server, found.addresses)
 
 
 def questions(table: Table) -> None:
@@ -180,6 +175,17 @@ def many_nodes(table: Table) -> None:
     for what, value in fleet.measured().items():
         print(f"{clock()} {fleet.NODES:,} nodes, {what}: {value:.3g}", flush=True)
         table.add(f"{fleet.NODES:,} nodes: {what}", "ours", value)
+
+
+def in_turn(servers: Sequence[str], rounds: int) -> Iterator[str]:
+    """Each server in each round, every other round backwards: none is always the one after the pause."""
+    for number in range(rounds):
+        yield from servers[:: -1 if number % 2 else 1]
+
+
+def said(row: Mapping[str, float]) -> str:
+    """What was measured, on a line."""
+    return ", ".join(f"{key} {value:.4g}" for key, value in row.items())
 
 
 def clock() -> str:

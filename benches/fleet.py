@@ -41,14 +41,13 @@ class Fleet:
     """Files of a cluster that has booted three times."""
 
     paths: Paths
-    count: int
 
     def node(self, number: int) -> Node:
         address = IPv4Address("10.77.0.10") + number
         return Node(f"rpi{number}", mac(number), "rpi", address, f"{0x10000000 + number:08x}", "4B")
 
     def write(self, now: float) -> None:
-        nodes = [self.node(number) for number in range(1, self.count + 1)]
+        nodes = [self.node(number) for number in range(1, NODES + 1)]
         self.paths.registry.parent.mkdir(parents=True)
         self.paths.registry.write_text(Registry.of(nodes).emit())
         seen = {one.mac: Sighting(one.mac, one.serial, "4B", 0xC03111, 4096, 4, now - 999, now) for one in nodes}
@@ -81,7 +80,7 @@ def seconds(paths: Paths, *words: str) -> float:
 
 def registering(fleet: Fleet) -> float:
     """A Pi more has a lease and a serial: seconds until it is a node."""
-    paths, new = fleet.paths, fleet.count + 1
+    paths, new = fleet.paths, NODES + 1
     now = time.time()
     seen = sightings.read(paths.sightings)
     seen[mac(new)] = Sighting(mac(new), "2fffffff", "4B", 0xC03111, 4096, 4, now, now)
@@ -141,7 +140,7 @@ def measured() -> dict[str, float]:
         paths = Paths(Path(name))
         paths.config.parent.mkdir(parents=True)
         paths.config.write_text(CONFIG)
-        fleet = Fleet(paths, NODES)
+        fleet = Fleet(paths)
         fleet.write(time.time())
         return {
             "`nodes list`, s": seconds(paths, "nodes", "list"),

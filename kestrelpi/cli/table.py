@@ -45,10 +45,8 @@ def _narrow(widths: list[int], columns: int) -> None:
 
 def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
     """A row, on as many lines as its highest cell needs."""
-    if all(map(int.__le__, map(len, row), widths)):  # as a rule, and a few times as quick
-        yield (" " * GAP).join(map(str.ljust, row, widths)).rstrip()
-        return
-    for line in range(max(-(-len(cell) // width) for cell, width in zip(row, widths, strict=True))):
+    height = max(-(-len(cell) // width) for cell, width in zip(row, widths, strict=True)) if row else 0
+    for line in range(max(height, 1)):
         parts = [cell[line * width : (line + 1) * width].ljust(width) for cell, width in zip(row, widths, strict=True)]
         yield (" " * GAP).join(parts).rstrip()
 

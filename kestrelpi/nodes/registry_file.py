@@ -27,6 +27,8 @@ MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 PIN = re.compile(r"[A-Za-z0-9._-]*")
 LINE = re.compile(r"  ([a-z0-9-]+): *\{([^{}#]*)\}(?: *| +#.*)")
 PAIR = re.compile(r' *([a-z]+): +("[A-Za-z0-9.:_+ -]*"|[A-Za-z0-9][A-Za-z0-9.:_+ -]*?) *')
+NOT_TEXT = re.compile(r"null|.*:( .*)?", re.IGNORECASE)
+"""Values that YAML takes for nothing, or for another mapping."""
 
 
 KEYS = ("mac", "serial", "model", "group", "address", "image", "pin")
@@ -109,7 +111,7 @@ def _quick_node(line: str) -> Node | None:
     values: dict[str, str] = {}
     for part in match[2].split(","):
         pair = PAIR.fullmatch(part)
-        if not pair or pair[1] not in KEYS or pair[1] in values or _not_text(pair[2]):
+        if not pair or pair[1] not in KEYS or pair[1] in values or NOT_TEXT.fullmatch(pair[2]):
             return None
         values[pair[1]] = pair[2].strip('"')
     try:
@@ -119,11 +121,6 @@ def _quick_node(line: str) -> Node | None:
         return None
     plain = node.mac == node.mac.lower() and len(node.mac) == 17 and "-" not in node.mac
     return node if plain and node.serial == node.serial.lower() else None
-
-
-def _not_text(value: str) -> bool:
-    """Whether YAML takes a value for nothing, or for another mapping."""
-    return value[-1] == ":" or ": " in value or value.lower() == "null"
 
 
 def _normalised(node: Node, document: Document) -> Node:

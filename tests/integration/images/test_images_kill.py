@@ -109,7 +109,7 @@ def test_a_disk_that_fills_up_at_any_moment(small_disk: tuple[Paths, tuple[str, 
     torture.learn()
     failed = 0
     for number in range(FULL_DISKS):
-        bulk = torture.dice.randrange(ROOM // 4, ROOM // 2)
+        bulk = torture.dice.randrange(ROOM // 2)
         torture.edit("configure", "94-bulk", BULKY, bytes=bulk)
         torture.edit("configure", "95-edited", EDITED)
         most = ROOM if number else bulk  # the first build has too little in any case
